@@ -1,0 +1,99 @@
+# uml-lab: one non-recursive Makefile; each folder lists its sources in its module.mk.
+#
+#   make            build everything into build/$(VARIANT)
+#   make run        install what is missing, build, start the first lab      (README)
+#   make check      install what is missing, build, run all tests            (README)
+#   make VARIANT=debug|san …   -O0 -g | address and undefined-behaviour sanitizers
+#   make install PREFIX=$HOME/.local     needs no root
+
+VARIANT ?= release
+PREFIX ?= /usr/local
+VERSION := 0.1.0
+B := build/$(VARIANT)
+
+CC := gcc
+PKGS := yaml-0.1 libarchive jansson ext2fs com_err slirp vdeplug fuse3 blkid libzstd
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wno-missing-field-initializers
+ifeq ($(CI),true)
+WARN += -Werror
+endif
+OPT_release := -O2 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong
+OPT_debug := -O0 -g3
+OPT_san := -O1 -g3 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+ifeq ($(OPT_$(VARIANT)),)
+$(error VARIANT is release, debug or san, not '$(VARIANT)')
+endif
+# Looked up once, and only by targets that compile.
+pkg = $(shell pkg-config $(1) $(PKGS))
+CPPFLAGS += -D_GNU_SOURCE -I. -I$(B) -DUML_LAB_VERSION='"$(VERSION)"' -DUML_LAB_PREFIX='"$(PREFIX)"'
+CFLAGS += -std=gnu17 $(WARN) $(OPT_$(VARIANT)) -fPIE
+LDFLAGS += -pie -Wl,-z,relro,-z,now
+ifeq ($(VARIANT),san)
+LDFLAGS += -fsanitize=address,undefined
+endif
+
+.DEFAULT_GOAL := all
+.SECONDEXPANSION:
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+# What a module.mk may define: LIB_NAME_SRCS (static library libNAME.a), PROGRAMS (name:libs order below),
+# STATIC_PROGRAMS (guest programs, no library but libc), MAN pages.
+LIBS :=
+PROGRAMS :=
+STATIC_PROGRAMS :=
+MANPAGES :=
+MODULES := uml-lab/base cow netplug hostfs uml-lab/lab uml-lab/image uml-lab/session uml-lab/machine uml-lab/guest uml-lab/cmd
+-include $(wildcard $(addsuffix /module.mk,$(MODULES)))
+
+obj = $(patsubst %.c,$(B)/%.o,$(1))
+LIB_FILES := $(foreach l,$(LIBS),$(B)/lib$(l).a)
+BIN_FILES := $(addprefix $(B)/,$(PROGRAMS))
+STATIC_FILES := $(addprefix $(B)/,$(STATIC_PROGRAMS))
+
+.PHONY: all
+all: $(BIN_FILES) $(STATIC_FILES)
+
+# Flags that need pkg-config are computed lazily, once.
+PKG_CFLAGS = $(eval PKG_CFLAGS := $$(call pkg,--cflags))$(PKG_CFLAGS)
+PKG_LIBS = $(eval PKG_LIBS := $$(call pkg,--libs))$(PKG_LIBS)
+
+$(B)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	@echo "  CC   $@"
+	@$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# Guest programs: static, small, without sanitizers (they run as pid 1 of a guest).
+$(B)/static/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	@echo "  CC   $@"
+	@$(CC) $(CPPFLAGS) -std=gnu17 $(WARN) -Os -g0 -ffunction-sections -fdata-sections -MMD -MP -c -o $@ $<
+
+define lib_rule
+$(B)/lib$(1).a: $(call obj,$(LIB_$(1)_SRCS))
+	@echo "  AR   $$@"
+	@rm -f $$@ && $(AR) rcs $$@ $$^
+endef
+$(foreach l,$(LIBS),$(eval $(call lib_rule,$(l))))
+
+# Programs link against all libraries of the tree; the linker takes what is used.
+define program_rule
+$(B)/$(1): $(call obj,$(PROGRAM_$(1)_SRCS)) $(LIB_FILES)
+	@echo "  LD   $$@"
+	@$(CC) $(LDFLAGS) -o $$@ $(call obj,$(PROGRAM_$(1)_SRCS)) -Wl,--as-needed -Wl,--start-group $(LIB_FILES) -Wl,--end-group $$(PKG_LIBS) -lpthread
+endef
+$(foreach p,$(PROGRAMS),$(eval $(call program_rule,$(p))))
+
+define static_rule
+$(B)/$(1): $(patsubst %.c,$(B)/static/%.o,$(PROGRAM_$(1)_SRCS))
+	@echo "  LD   $$@ (static)"
+	@$(CC) -static -Wl,--gc-sections -s -o $$@ $$^
+endef
+$(foreach p,$(STATIC_PROGRAMS),$(eval $(call static_rule,$(p))))
+
+-include tests/module.mk
+-include $(shell [ -d $(B) ] && find $(B) -name '*.d')
+
+.PHONY: clean
+clean:
+	rm -rf build

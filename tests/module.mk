@@ -1,0 +1,12 @@
+# Tests. A unit test is a file tests/unit/test_NAME.c with its own main() (CUnit, through tests/unit/unit.h).
+UNIT_TESTS := $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c))
+UNIT_BINS := $(addprefix $(B)/tests/,$(UNIT_TESTS))
+
+$(B)/tests/%: $(B)/tests/unit/%.o $(LIB_FILES)
+	@mkdir -p $(@D)
+	@echo "  LD   $@"
+	@$(CC) $(LDFLAGS) -o $@ $< -Wl,--as-needed -Wl,--start-group $(LIB_FILES) -Wl,--end-group $(PKG_LIBS) -lcunit -lpthread
+
+.PHONY: unit-tests
+.PRECIOUS: $(B)/tests/unit/%.o
+unit-tests: $(UNIT_BINS)
