@@ -1,0 +1,57 @@
+/*
+ * What the rest of uml-lab needs to know of netplug: the defaults of a SLIRP
+ * interface and the text form of a port forwarding. The way the supervisor
+ * talks to a running uml-netplug is in control.h.
+ */
+#ifndef NETPLUG_NETPLUG_H
+#define NETPLUG_NETPLUG_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "uml-lab/base/error.h"
+
+/*
+ * The MTU a SLIRP interface gets unless the lab says otherwise: the best one
+ * that is also whole on 6.1, 6.12 and 7.2 (tests/bench/netplug-mtu.sh).
+ * libslirp's DHCP does not tell the MTU, so it must be given to UML when the
+ * interface is created: vec0:transport=bess,mtu=…
+ */
+#define NETPLUG_DEFAULT_MTU 16384
+/* What libslirp 4.7 takes, with IPv6's own minimum as the lower bound (RFC 8200 section 5). */
+#define NETPLUG_MTU_MIN 1280
+#define NETPLUG_MTU_MAX 65521
+
+/* A forward written out: "[2001:db8::1]:65535:[2001:db8::2]:65535/tcp" and the like. */
+#define NETPLUG_FORWARD_TEXT_MAX 128
+
+/*
+ * One port of the host that leads into the guest.
+ *
+ * Text form: [ADDRESS:]PORT:[GUEST:]GUESTPORT[/tcp|/udp]. ADDRESS is the
+ * host's, 127.0.0.1 when it is left out; PORT may be "auto". GUEST is the
+ * guest's address, the first one DHCP hands out when left out. IPv6 addresses
+ * stand in brackets, on both sides or on none, and only for TCP.
+ */
+struct netplug_forward {
+	bool udp;
+	struct sockaddr_storage host;	/* AF_INET or AF_INET6; port 0 for "auto" */
+	struct sockaddr_storage guest;	/* same family; the unspecified address: found by the plug */
+};
+
+/*
+ * Reads the text form. 0, or -1 with an error of kind ERROR_USAGE that says
+ * what is wrong and what is allowed; *forward is left alone then.
+ */
+int netplug_forward_parse(const char *text, struct netplug_forward *forward, struct error *err);
+
+/* Writes all parts out, so that parsing the result yields the same forward. Returns buf. */
+char *netplug_forward_format(const struct netplug_forward *forward, char buf[static NETPLUG_FORWARD_TEXT_MAX]);
+
+/* Whether both listen on the same host address, port and protocol: the key by which a forward is removed. */
+bool netplug_forward_same_host(const struct netplug_forward *a, const struct netplug_forward *b);
+
+#endif
