@@ -12,7 +12,7 @@ VERSION := 0.1.0
 B := build/$(VARIANT)
 
 CC := gcc
-PKGS := yaml-0.1 libarchive jansson ext2fs com_err slirp vdeplug fuse3 blkid libzstd
+PKGS := yaml-0.1 libarchive jansson ext2fs com_err slirp fuse3
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wno-missing-field-initializers
 ifeq ($(CI),true)
 WARN += -Werror

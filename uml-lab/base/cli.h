@@ -69,7 +69,7 @@ int cli_main(const struct cli_program *program, int argc, char **argv);
 /* Prints the help of one command, or with NULL the overview. */
 void cli_help(const struct cli_program *program, const struct cli_command *command, FILE *out);
 
-/* Writes a completion script ("bash", "zsh", "fish") for the program. */
+/* Writes a completion script ("bash" or "zsh") for the program. */
 int cli_completion(const struct cli_program *program, const char *shell, FILE *out, struct error *err);
 
 /* Whether colours, progress bars and the like are welcome on this stream: a terminal, and NO_COLOR unset for colour. */
