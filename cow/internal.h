@@ -1,0 +1,110 @@
+/* What libcow's files share among themselves. */
+#ifndef COW_INTERNAL_H
+#define COW_INTERNAL_H
+
+#include "cow/cow.h"
+#include "cow/format.h"
+#include "uml-lab/base/cleanup.h"
+
+/*
+ * One open file of a chain.
+ *
+ * The bitmap is mapped privately: a read touches the pages it needs, and what
+ * is set reaches the file only in cow_file_flush(), after the data it speaks of.
+ */
+struct cow_file {
+	char *path;			/* absolute, symbolic links resolved */
+	int fd;
+	bool writable;
+	struct stat stat;		/* at opening */
+	struct cow_header header;	/* of a raw file: size alone */
+	uint64_t sectors;		/* of the disk */
+	uint8_t *bitmap;		/* NULL for a raw file; bitmap_bits sectors are told, later ones are not owned */
+	uint64_t bitmap_bits;
+	void *map;			/* what to unmap */
+	size_t map_length;
+	uint8_t *dirty;			/* a bit per COW_BITMAP_BLOCK bytes of bitmap changed since the last flush */
+	uint64_t dirty_blocks;		/* bits in it */
+	bool bitmap_dirty, data_dirty;
+	int failed;			/* a flush failed with this -errno: none succeeds any more */
+};
+
+#define COW_BITMAP_BLOCK 4096
+
+struct cow_chain {
+	struct cow_file **files;	/* top first */
+	size_t count;
+	uint64_t size, sectors;		/* of the disk as seen */
+	struct error *problem;		/* with options.partial: what stopped it */
+};
+
+#define cleanup_chain cleanup_with(cow_chain_cleanup)
+static inline void cow_chain_cleanup(struct cow_chain **c)
+{
+	int saved = errno;
+
+	cow_chain_close(*c);
+	errno = saved;
+}
+
+/* ---- file.c: one file ---- */
+
+enum cow_lock { COW_LOCK_NONE, COW_LOCK_READ, COW_LOCK_WRITE };
+
+/*
+ * Takes over fd and makes it a file of a chain: locks it, checks that path still
+ * names it, reads the header and maps the bitmap. NULL + err; fd is closed then.
+ */
+struct cow_file *cow_file_attach(int fd, const char *path, enum cow_lock lock, struct error *err);
+void cow_file_free(struct cow_file *f);
+
+/* Locks a whole file the way the kernel does (os_lock_file()), without waiting. ERROR_STATE when it is in use. */
+int cow_lock(int fd, const char *path, enum cow_lock lock, struct error *err);
+
+static inline bool cow_file_owns(const struct cow_file *f, uint64_t sector)
+{
+	return !f->bitmap || (sector < f->bitmap_bits && (f->bitmap[sector >> 3] >> (sector & 7) & 1));
+}
+
+/* Length of the run of sectors from `start`, at most max, that are alike; *owned tells which. */
+uint64_t cow_file_run(const struct cow_file *f, uint64_t start, uint64_t max, bool *owned);
+uint64_t cow_file_owned_sectors(const struct cow_file *f);
+
+/* Marks sectors owned, or not; reaches the file with the next flush. */
+void cow_file_set(struct cow_file *f, uint64_t start, uint64_t n, bool owned);
+/* Data, then bitmap, each made durable. -errno. */
+int cow_file_flush(struct cow_file *f);
+
+/* Where byte `at` of the disk lies in the file. */
+static inline uint64_t cow_file_place(const struct cow_file *f, uint64_t at)
+{
+	return f->header.data_offset + at;	/* 0 for a raw file */
+}
+
+/* ---- temp.c: files that appear whole ---- */
+
+struct cow_temp {
+	int fd;
+	char *path, *temp;	/* final and temporary name; temp is NULL once published */
+};
+#define COW_TEMP_INIT { .fd = -1 }
+#define cleanup_temp cleanup_with(cow_temp_drop)
+
+/* Makes an empty file beside path, mode 0600. */
+int cow_temp_open(struct cow_temp *t, const char *path, struct error *err);
+/* Makes it durable under its final name, over a file that is there only if `replace`. The descriptor stays open. */
+int cow_temp_publish(struct cow_temp *t, bool replace, struct error *err);
+/* Removes what was not published, closes. */
+void cow_temp_drop(struct cow_temp *t);
+
+/* Owner, mode and times aside, makes the new file stand for the old one: owner (as far as allowed) and mode. */
+int cow_temp_inherit(struct cow_temp *t, const struct stat *old, struct error *err);
+
+/* ---- create.c ---- */
+
+/* The path as a header stores it: folder resolved, last component kept (absolutize() of cow_user.c). malloc'ed. */
+char *cow_backing_name(const char *path, struct error *err);
+/* Writes an empty V3 overlay into an empty file. */
+int cow_write_empty(int fd, const struct cow_header *h, struct error *err);
+
+#endif

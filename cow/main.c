@@ -1,0 +1,21 @@
+/* uml-cow: the subcommands over libcow. */
+#include <stddef.h>
+
+#include "cow/cmd.h"
+
+static const struct cli_command *const commands[] = {
+	&cow_cmd_create,
+	NULL,
+};
+
+int main(int argc, char **argv)
+{
+	static const struct cli_program program = {
+		.name = "uml-cow",
+		.summary = "Layered copy-on-write disks of User-mode Linux.",
+		.version = UML_LAB_VERSION,
+		.commands = commands,
+	};
+
+	return cli_main(&program, argc, argv);
+}
