@@ -31,6 +31,8 @@ int machine_watch_next(int control, enum machine_state *state, char **detail, st
 
 /* Stops the machine and waits until its supervisor is gone. timeout_ms is for the guest's clean shutdown. */
 int machine_stop(int control, bool force, int timeout_ms, struct error *err);
+/* Asks for the same without waiting; STATE frames follow: machine_watch_next(). */
+int machine_stop_start(int control, bool force, int timeout_ms, struct error *err);
 
 /*
  * Runs a command in the guest with the caller's 0, 1 and 2; signals that the

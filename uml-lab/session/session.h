@@ -1,0 +1,161 @@
+/*
+ * A session: one student's instance of a lab. This folder knows where it lives,
+ * what session.yml says, and the verbs on it: start, stop, status, reset.
+ *
+ *	$XDG_STATE_HOME/uml-lab/sessions/NAME/
+ *		session.yml		the lab as instantiated + `session:`, what happened (store.c)
+ *		MACHINE/root.cow	the overlay
+ *		MACHINE/disk1.img…	extra disks, sparse
+ *		MACHINE/console.log, startup.log, supervisor.log
+ *	$XDG_STATE_HOME/uml-lab/sessions/.NAME.lock	one verb at a time changes a session
+ *	$XDG_STATE_HOME/uml-lab/sessions/NAME/.yml.lock	held for the blink of a rewrite of session.yml
+ *	dirs_runtime()/KEY/		sockets of one machine; KEY is short, from session, machine and state folder
+ *
+ * What is running is never believed but verified: a machine runs when the
+ * supervisor named in session.yml, by pid and start time, lives.
+ */
+#ifndef UML_LAB_SESSION_SESSION_H
+#define UML_LAB_SESSION_SESSION_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "uml-lab/base/error.h"
+#include "uml-lab/base/str.h"
+#include "uml-lab/lab/lab.h"
+#include "uml-lab/machine/machine.h"
+
+#define SESSION_NAME_MAX 40
+#define SESSION_YML_MAX (4u << 20)	/* bytes of session.yml */
+
+/* What happened to one machine. Texts are owned; NULL where there is nothing to tell. */
+struct session_machine {
+	char *name;
+	enum machine_state state;
+	bool ever_started;		/* false: state means nothing yet */
+	char *cause;
+	char *started, *changed;	/* ISO 8601 with offset */
+	struct process_id supervisor, kernel_process, plug;
+	char *kernel;			/* release */
+	char *sandbox;
+	char *base;			/* absolute path of the image or layer below the overlay */
+	uint64_t base_size;
+	int64_t base_mtime;		/* seconds, as the COW header has it */
+	struct strv forwards;
+	bool set_up;
+	int64_t ready_ms;
+	int restarts;
+};
+
+struct session {
+	char *name;
+	char *folder;			/* absolute */
+	char *lab_file;			/* lab.yml it was made from */
+	char *created;
+	char *seed;			/* of {{random:N}} */
+	struct strv params;		/* "K=V" as given by --param */
+	struct lab *lab;		/* as instantiated */
+	struct session_machine *machines;	/* as many as, and in the order of, lab->machines */
+	size_t machine_count;
+};
+
+#define cleanup_session __attribute__((cleanup(session_cleanup)))
+void session_free(struct session *session);
+void session_cleanup(struct session **session);
+
+/* ---- where things are (paths.c) ---- */
+
+/* The folder of all sessions, made when missing. malloc'ed; NULL + err. */
+char *session_root(struct error *err);
+/* The runtime folder of a machine: short, 0700; not made. malloc'ed; NULL + err. */
+char *session_runtime(const char *session, const char *machine, struct error *err);
+/* The machine's folder in the session: FOLDER/MACHINE. */
+char *session_machine_folder(const struct session *session, const char *machine, struct error *err);
+char *session_overlay(const struct session *session, const char *machine, struct error *err);
+/* One verb at a time: waits at most timeout_ms, says who. A descriptor to close; -1 + err. */
+int session_lock(const char *name, int timeout_ms, struct error *err);
+
+/* ---- session.yml (store.c) ---- */
+
+/* Reads sessions/NAME/session.yml. NULL + err: ERROR_NOT_FOUND when there is no such session. */
+struct session *session_load(const char *name, struct error *err);
+/*
+ * Reads, lets fn change, writes atomically, under the file's own short lock: the one way to change session.yml, for verbs
+ * and for supervisors, which must not wait for verbs.
+ */
+int session_update(const char *name, int (*fn)(struct session *session, void *arg, struct error *err), void *arg,
+		   struct error *err);
+/* The names of all sessions, sorted. */
+int session_names(struct strv *out, struct error *err);
+struct session_machine *session_find_machine(struct session *session, const char *name);
+/* image_users_fn of image.h: sessions whose machines stand on the image at path. */
+int session_image_users(void *arg, const char *path, struct strv *users, struct error *err);
+
+/* ---- which one is meant (target.c) ---- */
+
+/*
+ * Resolves "SESSION", "SESSION/MACHINE", "MACHINE" left out, or NULL: the user's only session, or the one whose lab lies in
+ * the current folder. machine, when wanted, may be left out in the operand if the session has just one. Outputs are
+ * malloc'ed. -1 + err: ERROR_NOT_FOUND with the names there are.
+ */
+int session_resolve(const char *operand, char **session, char **machine, bool machine_needed, struct error *err);
+/* Resolves and connects to the machine's supervisor: for console, exec, shell, copy. A descriptor, -1 + err. */
+int session_connect(const char *operand, struct error *err);
+
+/* ---- verbs ---- */
+
+/* Whether a machine's supervisor lives. */
+bool session_machine_runs(const struct session_machine *machine);
+/* Brings states of machines whose supervisor died without a word up to date and sweeps what it left; saves. */
+int session_settle(struct session *session, struct error *err);
+
+enum session_wait { SESSION_WAIT_NONE, SESSION_WAIT_READY, SESSION_WAIT_LOGIN };
+
+/* Hears of progress: machine NULL for the session as a whole. */
+typedef void (*session_progress_fn)(void *arg, const char *machine, const char *state, const char *detail);
+
+struct session_start_options {
+	const struct strv *only;	/* names of machines; NULL or empty: all */
+	enum session_wait wait;
+	int64_t timeout_ms;		/* for each machine until ready */
+	session_progress_fn progress;	/* may be NULL */
+	void *progress_arg;
+	const volatile int *cancel;	/* non-zero: stop what was started, fail; may be NULL */
+};
+
+/*
+ * Makes, or finds, the session NAME (NULL: the lab's name) of a lab. A session
+ * that is there keeps its overlays and gets the lab's present description; one
+ * whose base changed is refused (ERROR_STATE, hint: reset). Caller holds the session's lock.
+ */
+struct session *session_prepare(const char *lab, const char *name, const struct strv *params, struct error *err);
+
+/*
+ * Checks everything that can be checked before a process starts: images,
+ * kernels, memory, disk space, forwards, things this version cannot do. Tells all it finds at
+ * once. Prints the plan to `plan` when not NULL (--dry-run).
+ */
+int session_check_start(struct session *session, const struct session_start_options *options, FILE *plan,
+			struct error *err);
+/* Starts the machines that do not run, waits as asked. ERROR_STATE when all run already. */
+int session_start(struct session *session, const struct session_start_options *options, struct error *err);
+
+/* Stops machines (names NULL or empty: all that run). ERROR_STATE when none runs. */
+int session_stop(struct session *session, const struct strv *names, bool force, int timeout_ms,
+		 session_progress_fn progress, void *arg, struct error *err);
+
+/* Gives machines (NULL or empty: all) fresh overlays; those that ran are started again. */
+int session_reset(struct session *session, const struct strv *names, const struct session_start_options *options,
+		  struct error *err);
+
+/* Everything known of a session, verified; live details asked from supervisors (each at most a second). NULL + err. */
+json_t *session_status(struct session *session, struct error *err);
+
+/* Builds what machine_supervise() needs. machine_spec_free() it. */
+int session_machine_spec(const struct session *session, const char *machine, struct machine_spec *spec,
+			 struct error *err);
+/* The body of `uml-lab __supervise SESSION MACHINE`. ready_fd: closed when clients may connect. Exit status. */
+int session_supervise(const char *session, const char *machine, int ready_fd, struct error *err);
+
+#endif

@@ -1,0 +1,81 @@
+/*
+ * Making session.yml true: a supervisor that was killed could not write what
+ * happened. Whoever looks next finds that the process named there is gone,
+ * sweeps what it left, and writes down that it was killed.
+ */
+#include <stdlib.h>
+
+#include "uml-lab/base/cleanup.h"
+#include "uml-lab/session/session_internal.h"
+
+bool session_machine_runs(const struct session_machine *machine)
+{
+	return process_alive(&machine->supervisor);
+}
+
+static bool claims_to_run(const struct session_machine *m)
+{
+	return m->ever_started && m->state != MACHINE_STOPPED && m->state != MACHINE_FAILED;
+}
+
+static bool is_stale(const struct session_machine *m)
+{
+	return claims_to_run(m) && !session_machine_runs(m);
+}
+
+static int settle_machine(const struct session *s, struct session_machine *m, struct error *err)
+{
+	struct process_id left[] = {m->kernel_process, m->plug};
+	cleanup_free char *runtime = session_runtime(s->name, m->name, err);
+	struct error swept = ERROR_INIT;
+
+	if (!runtime)
+		return -1;
+	/* A supervisor that starts right now holds the runtime folder: then there is nothing to settle. */
+	if (machine_sweep(runtime, left, ARRAY_SIZE(left), &swept) < 0) {
+		if (swept.kind == ERROR_STATE)
+			return 0;
+		error_copy(err, &swept);
+		return -1;
+	}
+	free(m->cause);
+	m->cause = str_dup("its supervisor was killed; the overlay is as the guest left it", err);
+	free(m->changed);
+	m->changed = session_now(err);
+	m->state = MACHINE_FAILED;
+	m->supervisor = m->kernel_process = m->plug = (struct process_id){0};
+	strv_free(&m->forwards);
+	return m->cause && m->changed ? 0 : -1;
+}
+
+static int settle_all(struct session *s, void *arg, struct error *err)
+{
+	(void)arg;
+	for (size_t i = 0; i < s->machine_count; i++)
+		if (is_stale(&s->machines[i]) && settle_machine(s, &s->machines[i], err) < 0)
+			return -1;
+	return 0;
+}
+
+int session_settle(struct session *session, struct error *err)
+{
+	struct session *fresh;
+	bool any = false;
+
+	for (size_t i = 0; i < session->machine_count; i++)
+		any |= is_stale(&session->machines[i]);
+	if (!any)
+		return 0;
+	if (session_update(session->name, settle_all, NULL, err) < 0)
+		return -1;
+	fresh = session_load(session->name, err);
+	if (!fresh)
+		return -1;
+	/* Swap the contents: the caller keeps its pointer. */
+	struct session old = *session;
+
+	*session = *fresh;
+	*fresh = old;
+	session_free(fresh);
+	return 0;
+}

@@ -1,0 +1,163 @@
+/* What machine_supervise() needs to know of a machine, from the lab, the session and the host. */
+#include <arpa/inet.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "uml-lab/base/cleanup.h"
+#include "uml-lab/base/file.h"
+#include "uml-lab/session/session_internal.h"
+
+/* The same session, machine and index always give the same address; locally administered (IEEE 802 bit 1 of octet 0). */
+static int choose_mac(const struct session *s, const struct lab_machine *m, size_t index, uint8_t mac[6],
+		      struct error *err)
+{
+	cleanup_free char *key = NULL;
+	uint64_t hash;
+
+	if (m->interfaces[index].mac_given) {
+		memcpy(mac, m->interfaces[index].mac, 6);
+		return 0;
+	}
+	key = str_printf(err, "%s/%s/%zu", s->name, m->name, index);
+	if (!key)
+		return -1;
+	hash = file_hash(key, strlen(key));
+	mac[0] = 0x02;
+	for (int i = 1; i < 6; i++)
+		mac[i] = (uint8_t)(hash >> (8 * i));
+	return 0;
+}
+
+static int address_text(const struct lab_address *a, bool with_prefix, char *buf, size_t size)
+{
+	char text[INET6_ADDRSTRLEN];
+
+	if (!inet_ntop(a->family, a->family == AF_INET ? (const void *)&a->v4 : &a->v6, text, sizeof(text)))
+		return -1;
+	return with_prefix ? snprintf(buf, size, "%s/%d", text, a->prefix) : snprintf(buf, size, "%s", text);
+}
+
+static int fill_interface(const struct session *s, const struct lab_machine *m, size_t index,
+			  struct machine_interface *out, struct error *err)
+{
+	const struct lab_interface *in = &m->interfaces[index];
+	char text[INET6_ADDRSTRLEN + 8];
+
+	out->slirp = in->slirp;
+	out->mtu = in->mtu;
+	out->host = in->host;
+	out->restricted = in->restricted;
+	if (choose_mac(s, m, index, out->mac, err) < 0)
+		return -1;
+	if (in->network && !(out->network = str_dup(in->network, err)))
+		return -1;
+	for (size_t i = 0; i < in->address_count; i++) {
+		address_text(&in->addresses[i], true, text, sizeof(text));
+		if (strv_add(&out->addresses, text, err) < 0)
+			return -1;
+	}
+	for (size_t i = 0; i < in->forward_count; i++)
+		if (strv_add(&out->forwards, in->forwards[i].text, err) < 0)
+			return -1;
+	return 0;
+}
+
+static int fill_interfaces(const struct session *s, const struct lab_machine *m, struct machine_spec *spec,
+			   struct error *err)
+{
+	if (!m->interface_count)
+		return 0;
+	spec->interfaces = calloc(m->interface_count, sizeof(*spec->interfaces));
+	if (!spec->interfaces)
+		return error_oom(err);
+	spec->interface_count = m->interface_count;
+	for (size_t i = 0; i < m->interface_count; i++)
+		if (fill_interface(s, m, i, &spec->interfaces[i], err) < 0)
+			return -1;
+	return 0;
+}
+
+/* /etc/hosts of the lab: every machine by its first address on a network, so that names work on all of them. */
+static int fill_hosts(const struct session *s, struct machine_spec *spec, struct error *err)
+{
+	char text[INET6_ADDRSTRLEN];
+
+	for (size_t i = 0; i < s->lab->machine_count; i++) {
+		const struct lab_machine *m = &s->lab->machines[i];
+
+		for (size_t j = 0; j < m->interface_count; j++) {
+			if (m->interfaces[j].slirp || !m->interfaces[j].address_count)
+				continue;
+			address_text(&m->interfaces[j].addresses[0], false, text, sizeof(text));
+			if (strv_addf(&spec->hosts, err, "%s %s", text, m->name) < 0)
+				return -1;
+			break;
+		}
+	}
+	return 0;
+}
+
+static int fill_disks(const struct session *s, const struct lab_machine *m, struct machine_spec *spec,
+		      struct error *err)
+{
+	const struct session_machine *state = session_find_machine((struct session *)s, m->name);
+
+	spec->disks = calloc(m->disk_count + 1, sizeof(*spec->disks));
+	if (!spec->disks)
+		return error_oom(err);
+	spec->disk_count = m->disk_count + 1;
+	spec->disks[0].path = session_overlay(s, m->name, err);
+	spec->disks[0].backing = state->base ? str_dup(state->base, err) : NULL;
+	if (!spec->disks[0].path || !spec->disks[0].backing)
+		return error_set(err, ERROR_FAILED, "machine %s has no disk yet", m->name);
+	for (size_t i = 0; i < m->disk_count; i++) {
+		spec->disks[i + 1].path = str_printf(err, "%s/%s/disk%zu.img", s->folder, m->name, i + 1);
+		if (!spec->disks[i + 1].path)
+			return -1;
+	}
+	return 0;
+}
+
+/* Copies a text that may be NULL. */
+static int copy_text(char **out, const char *text, struct error *err)
+{
+	*out = text ? str_dup(text, err) : NULL;
+	return text && !*out ? -1 : 0;
+}
+
+static int fill_spec(const struct session *s, const struct lab_machine *m, struct machine_spec *spec,
+		     struct error *err)
+{
+	spec->memory = m->memory;
+	spec->restart = m->restart;
+	spec->folder = session_machine_folder(s, m->name, err);
+	spec->runtime = session_runtime(s->name, m->name, err);
+	if (!spec->folder || !spec->runtime || copy_text(&spec->session, s->name, err) < 0 ||
+	    copy_text(&spec->name, m->name, err) < 0 || copy_text(&spec->files, m->files, err) < 0 ||
+	    copy_text(&spec->setup, m->setup, err) < 0 || copy_text(&spec->startup, m->startup, err) < 0)
+		return -1;
+	for (size_t i = 0; i < m->kernel_args.count; i++)
+		if (strv_add(&spec->kernel_args, m->kernel_args.items[i], err) < 0)
+			return -1;
+	if (kernel_find(m->kernel, &spec->kernel, err) < 0 || fill_disks(s, m, spec, err) < 0 ||
+	    fill_interfaces(s, m, spec, err) < 0)
+		return -1;
+	return fill_hosts(s, spec, err);
+}
+
+int session_machine_spec(const struct session *session, const char *machine, struct machine_spec *spec,
+			 struct error *err)
+{
+	const struct lab_machine *m = lab_find_machine(session->lab, machine);
+	struct machine_spec built = {0};
+
+	if (!m)
+		return error_set(err, ERROR_NOT_FOUND, "session %s has no machine %s", session->name, machine);
+	if (fill_spec(session, m, &built, err) < 0) {
+		machine_spec_free(&built);
+		return -1;
+	}
+	*spec = built;
+	return 0;
+}
