@@ -1,0 +1,121 @@
+/* uml-netplug: the command line. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "netplug/netplug_internal.h"
+#include "uml-lab/base/cli.h"
+#include "uml-lab/base/log.h"
+
+struct options {
+	const char *control_fd;
+	bool slirp;
+	const char *socket;
+	struct strv forwards;
+	bool host, restrict_access, no_ipv6;
+	const char *hostname, *domain, *search;
+	const char *mtu;
+};
+
+#define OPTION(field) offsetof(struct options, field)
+
+static const struct cli_option option_table[] = {
+	{ "control-fd", 0, CLI_STRING, OPTION(control_fd), "N", "obey the control socket that is descriptor N" },
+	{ "slirp", 0, CLI_FLAG, OPTION(slirp), NULL, "serve one interface to the outside, through libslirp" },
+	{ "socket", 0, CLI_STRING, OPTION(socket), "PATH", "listen here for the guest's bess transport" },
+	{ "forward", 0, CLI_LIST, OPTION(forwards), "[ADDRESS:]PORT:[GUEST:]GUESTPORT[/udp]",
+	  "lead a port of the host, or auto, into the guest" },
+	{ "host", 0, CLI_FLAG, OPTION(host), NULL, "let the guest reach the host's loopback as 10.0.2.2" },
+	{ "restrict", 0, CLI_FLAG, OPTION(restrict_access), NULL, "let nothing through but the forwards" },
+	{ "no-ipv6", 0, CLI_FLAG, OPTION(no_ipv6), NULL, "IPv4 only" },
+	{ "hostname", 0, CLI_STRING, OPTION(hostname), "NAME", "host name given by DHCP" },
+	{ "domain", 0, CLI_STRING, OPTION(domain), "NAME", "domain name given by DHCP" },
+	{ "search", 0, CLI_STRING, OPTION(search), "DOMAINS", "search domains given by DHCP, separated by spaces" },
+	{ "mtu", 0, CLI_STRING, OPTION(mtu), "BYTES", "MTU of the interface, the same as UML's mtu=" },
+	{ 0 },
+};
+
+static int copy_text(char *to, size_t size, const char *from, const char *option, struct error *err)
+{
+	if (!from)
+		return 0;
+	if (strlen(from) >= size)
+		return error_set(err, ERROR_USAGE, "--%s is longer than %zu characters", option, size - 1);
+	strcpy(to, from);
+	return 0;
+}
+
+static int fill_config(const struct options *o, struct netplug_port_config *c, struct error *err)
+{
+	int64_t mtu;
+
+	netplug_port_config_init(c, 0);
+	c->host_access = o->host;
+	c->restrict_access = o->restrict_access;
+	c->ipv6 = !o->no_ipv6;
+	if (o->mtu) {
+		if (str_to_i64(o->mtu, NETPLUG_MTU_MIN, NETPLUG_MTU_MAX, &mtu))
+			return error_set(err, ERROR_USAGE, "--mtu %s is not within %d and %d", o->mtu,
+					 NETPLUG_MTU_MIN, NETPLUG_MTU_MAX);
+		c->mtu = (uint32_t)mtu;
+	}
+	if (copy_text(c->hostname, sizeof(c->hostname), o->hostname, "hostname", err) ||
+	    copy_text(c->domain, sizeof(c->domain), o->domain, "domain", err) ||
+	    copy_text(c->search, sizeof(c->search), o->search, "search", err))
+		return -1;
+	return 0;
+}
+
+static int run_alone(const struct options *o, struct error *err)
+{
+	static const char *const none[] = { NULL };
+	struct serve_alone alone = {
+		.socket = o->socket,
+		.forwards = o->forwards.count ? (const char *const *)o->forwards.items : none,
+	};
+
+	if (!o->slirp || !o->socket)
+		return error_set(err, ERROR_USAGE, "give --control-fd N, or --slirp and --socket PATH");
+	if (fill_config(o, &alone.config, err))
+		return -1;
+	return serve_alone(&alone, err);
+}
+
+static int run(const void *opaque, const struct strv *operands, struct error *err)
+{
+	const struct options *o = opaque;
+	int64_t fd;
+
+	(void)operands;
+	log_setup("uml-netplug", LOG_LEVEL_INFO);
+	if (!o->control_fd)
+		return run_alone(o, err);
+	if (o->slirp || o->socket || o->forwards.count)
+		return error_set(err, ERROR_USAGE, "--control-fd stands alone: interfaces come through the socket");
+	if (str_to_i64(o->control_fd, 0, 1 << 20, &fd) || fcntl((int)fd, F_SETFD, FD_CLOEXEC))
+		return error_set(err, ERROR_USAGE, "--control-fd %s is not an open descriptor", o->control_fd);
+	return serve_control((int)fd, err);
+}
+
+static const struct cli_command command = {
+	.name = "",
+	.operands = "",
+	.summary = "joins a UML guest's network interfaces to the outside, without privilege",
+	.options = option_table,
+	.options_size = sizeof(struct options),
+	.run = run,
+};
+
+static const struct cli_command *const commands[] = { &command, NULL };
+
+int main(int argc, char **argv)
+{
+	static const struct cli_program program = {
+		.name = "uml-netplug",
+		.summary = "a guest's network, without privilege",
+		.version = UML_LAB_VERSION,
+		.commands = commands,
+	};
+
+	return cli_main(&program, argc, argv);
+}

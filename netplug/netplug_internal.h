@@ -1,0 +1,223 @@
+/*
+ * Inside uml-netplug.
+ *
+ *	guest ⇄ link ⇄ port ⇄ slirp (libslirp) ⇄ host sockets
+ *	                    ⇄ udp_forward      ⇄ host sockets
+ *
+ * link: the guest's connection, frames in batches. port: one interface, all of
+ * the above together. plug: the process's ports and its loop. serve: what a
+ * control socket or a stand-alone listening socket tells the plug to do.
+ */
+#ifndef NETPLUG_NETPLUG_INTERNAL_H
+#define NETPLUG_NETPLUG_INTERNAL_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "netplug/control.h"
+#include "netplug/netplug.h"
+#include "uml-lab/base/error.h"
+#include "uml-lab/base/loop.h"
+
+#define ETHERNET_HEADER 14
+#define VLAN_TAG 4
+
+/* control.c */
+
+/* Sends any message; payload has the size that goes with the type, fd is -1 for none. 0, or -1 + err. Never blocks. */
+int netplug_control_send(int control, uint16_t type, uint32_t sequence, const void *payload, int fd,
+			 struct error *err);
+/*
+ * As netplug_control_receive(), with the descriptor that came along in *fd (-1
+ * for none; the caller's). After a damaged message *answerable tells whether
+ * its sequence number could be read.
+ */
+int netplug_control_receive_fd(int control, struct netplug_message *message, int *fd, bool *answerable,
+			       struct error *err);
+/* Whether the peer of a connected socket is gone; tells end of file from an empty message. */
+bool netplug_socket_ended(int fd);
+
+/* frame.c: what a frame from the guest is */
+
+enum frame_verdict {
+	FRAME_PASS,	/* goes on to libslirp */
+	FRAME_REFUSED,	/* not ARP or IP, cut short, or to an address that would reach the host's loopback */
+};
+
+/* What the plug wants to know of a frame; the rest is libslirp's business. */
+struct frame_info {
+	bool fragment;			/* part of an IPv4 datagram */
+	bool udp4;			/* whole IPv4 UDP datagram; the fields below are valid then */
+	struct in_addr source, destination;
+	uint16_t source_port, destination_port;	/* host order */
+	const uint8_t *payload;		/* into the frame */
+	size_t payload_length;
+};
+
+/* Looks at a frame of at least ETHERNET_HEADER bytes. Fills *info in any case. */
+enum frame_verdict frame_inspect(const uint8_t *frame, size_t length, struct frame_info *info);
+
+/* An IPv4 UDP datagram for the guest. Addresses in network, ports in host order. */
+struct frame_datagram {
+	uint8_t to[6], from[6];		/* MACs */
+	struct in_addr source, destination;
+	uint16_t source_port, destination_port;
+	const uint8_t *payload;
+	size_t payload_length;		/* ≤ 65507 */
+	uint16_t id;			/* IPv4 identification, unique among those in flight */
+};
+
+/* Calls fn with each frame (Ethernet header included) that the datagram makes at this MTU: fragments if it must (RFC 791). */
+void frame_build_datagram(const struct frame_datagram *d, size_t mtu,
+			  void (*fn)(void *arg, const uint8_t *frame, size_t length), void *arg);
+
+/* link.c: the guest's connection */
+
+struct link;
+
+struct link_events {
+	/* A frame came, ETHERNET_HEADER … ETHERNET_HEADER + VLAN_TAG + mtu bytes, valid during the call. */
+	void (*frame)(void *arg, const uint8_t *frame, size_t length);
+	/* The queue to the guest went from full to empty, or the guest went away: link_congested() has changed. */
+	void (*changed)(void *arg);
+	void *arg;
+};
+
+/* A link without a connection. Counts into *stats. NULL + err. */
+struct link *link_new(struct loop *loop, size_t mtu, const struct link_events *events,
+		      struct netplug_stats *stats, struct error *err);
+/* Takes a connection over (also after a failure), closing the one before. 0, or -1 + err. */
+int link_connect(struct link *link, int fd, struct error *err);
+/* Queues a frame for the guest; a full queue or no connection drops and counts it. */
+void link_send(struct link *link, const uint8_t *frame, size_t length);
+/* Hands queued frames to the kernel; called at the end of each turn of the loop. */
+void link_flush(struct link *link);
+/* Whether the guest does not read what is queued: those who feed it should wait for changed(). */
+bool link_congested(const struct link *link);
+bool link_connected(const struct link *link);
+/* NULL is fine. */
+void link_free(struct link *link);
+
+/* slirp.c: libslirp on the loop */
+
+struct slirp_backend;
+
+/* Where frames to the guest go. */
+struct slirp_events {
+	void (*send)(void *arg, const uint8_t *frame, size_t length);
+	void *arg;
+};
+
+/* NULL + err. config is read during the call only. */
+struct slirp_backend *slirp_backend_new(struct loop *loop, const struct netplug_port_config *config,
+					const struct slirp_events *events, struct error *err);
+/* A frame from the guest, inspected before. */
+void slirp_backend_input(struct slirp_backend *backend, const uint8_t *frame, size_t length,
+			 const struct frame_info *info);
+/* Before the loop sleeps: says what to wait for. Milliseconds it may sleep at most, -1 without bound. */
+int slirp_backend_prepare(struct slirp_backend *backend);
+/* After the loop slept: lets libslirp act on what became ready or due. */
+void slirp_backend_finish(struct slirp_backend *backend);
+/* While paused no host socket is read, so nothing piles up for a guest that does not read. */
+void slirp_backend_pause(struct slirp_backend *backend, bool paused);
+/* Host sockets open now, forwards left out. */
+size_t slirp_backend_sockets(const struct slirp_backend *backend);
+/* TCP forwards, host port and guest address given. 0, or -1 with errno. */
+int slirp_backend_add_forward(struct slirp_backend *backend, const struct netplug_forward *forward);
+int slirp_backend_remove_forward(struct slirp_backend *backend, const struct netplug_forward *forward);
+/* NULL is fine. */
+void slirp_backend_free(struct slirp_backend *backend);
+
+/* slirp_idle.c */
+
+/*
+ * How long libslirp may be left alone, from its own table of connections
+ * (slirp_connection_info()): -1 for ever, 0 not beyond its own wish, else milliseconds.
+ */
+int64_t slirp_idle_ms(const char *connections);
+
+/* udp_forward.c: one UDP forward */
+
+struct udp_forward;
+
+/* What the forwards of a port share; must outlive them. */
+struct udp_forward_env {
+	struct loop *loop;
+	struct link *link;
+	size_t mtu;
+	struct in_addr gateway;		/* stands for clients on the host's loopback */
+	uint8_t gateway_mac[6];
+	const uint8_t *guest_mac;	/* all zero while unknown */
+};
+
+/* Binds the host port. NULL with errno in err->sys_errno. */
+struct udp_forward *udp_forward_new(struct udp_forward_env *env, const struct netplug_forward *forward,
+				    struct error *err);
+/* Takes a datagram from the guest if it answers a client of this forward. */
+bool udp_forward_answer(struct udp_forward *forward, const struct frame_info *info);
+/* While paused the host socket is not read. */
+void udp_forward_pause(struct udp_forward *forward, bool paused);
+/* NULL is fine. */
+void udp_forward_free(struct udp_forward *forward);
+
+/* owner.c: who has a port */
+
+/*
+ * Writes " by process PID, COMM" for a process that listens on the port into buf, as far
+ * as /proc lets this user look; "" when it does not. Returns buf. IPv4 and IPv6 are
+ * both looked at, since a socket on [::] takes both.
+ */
+char *owner_of_port(bool udp, uint16_t port, char *buf, size_t size);
+
+/* port.c: one interface */
+
+struct port;
+
+/* The whole interface, no connection yet. NULL + err. */
+struct port *port_new(struct loop *loop, const struct netplug_port_config *config, struct error *err);
+/* Takes the guest's connection over, replacing an earlier one. 0, or -1 + err. */
+int port_connect(struct port *port, int fd, struct error *err);
+/* Adds a forward; on success *forward has its port and guest address filled in. 0, or -1 + err. */
+int port_add_forward(struct port *port, struct netplug_forward *forward, struct error *err);
+int port_remove_forward(struct port *port, const struct netplug_forward *forward, struct error *err);
+void port_stats(const struct port *port, struct netplug_stats *stats);
+/* Around the sleep of the loop, as with slirp_backend_prepare() and …_finish(). */
+int port_prepare(struct port *port);
+void port_finish(struct port *port);
+/* NULL is fine. */
+void port_free(struct port *port);
+
+/* plug.c: the ports of the process */
+
+struct plug {
+	struct loop *loop;
+	struct port *ports[NETPLUG_PORTS_MAX];
+	bool stopped;
+};
+
+int plug_init(struct plug *plug, struct error *err);
+/* The port of that id, or NULL + err. */
+struct port *plug_port(struct plug *plug, uint32_t id, struct error *err);
+int plug_add_port(struct plug *plug, const struct netplug_port_config *config, struct error *err);
+/* Runs until plug->stopped. 0, or -1 + err when the loop fails. */
+int plug_run(struct plug *plug, struct error *err);
+void plug_free(struct plug *plug);
+
+/* serve.c */
+
+/* Obeys the control socket until its other end closes. Takes control over. Returns 0, or -1 + err. */
+int serve_control(int control, struct error *err);
+
+/* A person's or a test's plug: one interface on a socket of its own. */
+struct serve_alone {
+	const char *socket;		/* path to listen on */
+	struct netplug_port_config config;
+	const char *const *forwards;	/* text forms, NULL-terminated */
+};
+
+/* Runs until SIGTERM or SIGINT. Tells on stdout where it listens. Returns 0, or -1 + err. */
+int serve_alone(const struct serve_alone *options, struct error *err);
+
+#endif

@@ -1,0 +1,232 @@
+/*
+ * What tells the plug what to do: the supervisor's control socket (control.h),
+ * or for people and tests one interface on a listening socket of its own.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "netplug/netplug_internal.h"
+#include "uml-lab/base/cleanup.h"
+#include "uml-lab/base/log.h"
+
+#define REQUESTS_PER_TURN 64	/* then the guests get their turn */
+
+struct server {
+	struct plug plug;
+	int fd;			/* control, or listening */
+	struct loop_fd *source;
+};
+
+static void on_signal(void *arg, int signo)
+{
+	struct server *s = arg;
+
+	(void)signo;
+	s->plug.stopped = true;
+}
+
+static void answer(struct server *s, uint16_t type, uint32_t sequence, const void *payload)
+{
+	struct error err = ERROR_INIT;
+
+	/* A supervisor that does not read its answers loses them; that must not stop the guest's network. */
+	if (netplug_control_send(s->fd, type, sequence, payload, -1, &err))
+		log_error(&err);
+}
+
+static void answer_failed(struct server *s, uint32_t sequence, const struct error *err)
+{
+	struct netplug_reply reply = { .status = err->kind };
+
+	snprintf(reply.text, sizeof(reply.text), "%.600s%s%.400s", err->message,
+		 err->hint[0] ? "; " : "", err->hint);
+	answer(s, NETPLUG_REPLY, sequence, &reply);
+}
+
+static int do_connect(struct server *s, const struct netplug_message *m, int fd, struct error *err)
+{
+	struct port *port = plug_port(&s->plug, m->u.ref.port, err);
+
+	if (port)
+		return port_connect(port, fd, err);
+	close(fd);
+	return -1;
+}
+
+/* On success text holds the forward in full. */
+static int do_forward(struct server *s, const struct netplug_message *m, char *text, struct error *err)
+{
+	struct port *port = plug_port(&s->plug, m->u.forward.port, err);
+	struct netplug_forward forward;
+
+	if (!port || netplug_forward_parse(m->u.forward.spec, &forward, err))
+		return -1;
+	if (m->header.type == NETPLUG_FORWARD_REMOVE)
+		return port_remove_forward(port, &forward, err);
+	if (port_add_forward(port, &forward, err))
+		return -1;
+	netplug_forward_format(&forward, text);
+	return 0;
+}
+
+static int do_stats(struct server *s, const struct netplug_message *m, struct error *err)
+{
+	struct port *port = plug_port(&s->plug, m->u.ref.port, err);
+	struct netplug_stats stats;
+
+	if (!port)
+		return -1;
+	port_stats(port, &stats);
+	answer(s, NETPLUG_STATS, m->header.sequence, &stats);
+	return 0;
+}
+
+/* Acts on one request and answers it. fd is taken over. */
+static void handle(struct server *s, const struct netplug_message *m, int fd)
+{
+	struct netplug_reply reply = { 0 };
+	struct error err = ERROR_INIT;
+	int rc;
+
+	switch (m->header.type) {
+	case NETPLUG_ADD_PORT:
+		rc = plug_add_port(&s->plug, &m->u.config, &err);
+		break;
+	case NETPLUG_CONNECT:
+		rc = do_connect(s, m, fd, &err);
+		break;
+	case NETPLUG_FORWARD_ADD:
+	case NETPLUG_FORWARD_REMOVE:
+		rc = do_forward(s, m, reply.text, &err);
+		break;
+	case NETPLUG_GET_STATS:
+		rc = do_stats(s, m, &err);
+		if (rc == 0)
+			return;
+		break;
+	default:
+		rc = error_set(&err, ERROR_FAILED, "control message %u is an answer, not a request", m->header.type);
+	}
+	if (rc)
+		answer_failed(s, m->header.sequence, &err);
+	else
+		answer(s, NETPLUG_REPLY, m->header.sequence, &reply);
+}
+
+static void on_control(void *arg, int fd, uint32_t events)
+{
+	struct server *s = arg;
+
+	(void)events;
+	for (int i = 0; i < REQUESTS_PER_TURN; i++) {
+		struct error err = ERROR_INIT;
+		struct netplug_message m;
+		bool answerable;
+		int passed = -1;
+		int rc = netplug_control_receive_fd(fd, &m, &passed, &answerable, &err);
+
+		if (rc == 0)
+			return;
+		if (rc > 0) {
+			handle(s, &m, passed);
+		} else if (err.kind == ERROR_STATE) {
+			s->plug.stopped = true;
+			return;
+		} else {
+			log_error(&err);
+			if (answerable)
+				answer_failed(s, m.header.sequence, &err);
+		}
+	}
+}
+
+/* Prepares the process: no privilege to be gained, orderly end on the usual signals. */
+static int begin(struct server *s, struct error *err)
+{
+	static const int signals[] = { SIGTERM, SIGINT, SIGHUP, 0 };
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		return error_errno(err, errno, "give up gaining privileges");
+	signal(SIGPIPE, SIG_IGN);
+	if (plug_init(&s->plug, err))
+		return -1;
+	return loop_add_signals(s->plug.loop, signals, on_signal, s, err);
+}
+
+static void end(struct server *s)
+{
+	loop_remove_fd(s->source);
+	plug_free(&s->plug);
+	if (s->fd >= 0)
+		close(s->fd);
+}
+
+int serve_control(int control, struct error *err)
+{
+	struct server s = { .fd = control };
+	int rc = -1;
+
+	/* A supervisor killed before this line is told by the end of the control socket. */
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL))
+		error_errno(err, errno, "tie this process to its parent");
+	else if (!begin(&s, err))
+		s.source = loop_add_fd(s.plug.loop, control, EPOLLIN, on_control, &s, err);
+	if (s.source) {
+		answer(&s, NETPLUG_READY, 0, NULL);
+		rc = plug_run(&s.plug, err);
+	}
+	end(&s);
+	return rc;
+}
+
+static void on_connection(void *arg, int fd, uint32_t events)
+{
+	struct server *s = arg;
+	struct error err = ERROR_INIT;
+	int connection = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	(void)events;
+	if (connection >= 0 && port_connect(s->plug.ports[0], connection, &err))
+		log_error(&err);
+}
+
+static int add_forwards(struct port *port, const char *const *forwards, struct error *err)
+{
+	for (; *forwards; forwards++) {
+		struct netplug_forward forward;
+		char text[NETPLUG_FORWARD_TEXT_MAX];
+
+		if (netplug_forward_parse(*forwards, &forward, err) || port_add_forward(port, &forward, err))
+			return -1;
+		printf("forward %s\n", netplug_forward_format(&forward, text));
+	}
+	return 0;
+}
+
+int serve_alone(const struct serve_alone *options, struct error *err)
+{
+	struct server s = { .fd = -1 };
+	int rc = -1;
+
+	if (begin(&s, err) || plug_add_port(&s.plug, &options->config, err) ||
+	    add_forwards(s.plug.ports[options->config.port], options->forwards, err))
+		goto out;
+	s.fd = netplug_listen(options->socket, err);
+	if (s.fd < 0)
+		goto out;
+	s.source = loop_add_fd(s.plug.loop, s.fd, EPOLLIN, on_connection, &s, err);
+	if (s.source) {
+		printf("listening on %s\n", options->socket);
+		fflush(stdout);
+		rc = plug_run(&s.plug, err);
+	}
+	unlink(options->socket);
+out:
+	end(&s);
+	return rc;
+}
