@@ -2,8 +2,36 @@
 #ifndef COW_CMD_H
 #define COW_CMD_H
 
+#include <jansson.h>
+
+#include "cow/cow.h"
 #include "uml-lab/base/cli.h"
 
-extern const struct cli_command cow_cmd_create;
+extern const struct cli_command cow_cmd_create, cow_cmd_info, cow_cmd_map;
+
+/* Options of every subcommand that opens a chain: first member of its option struct. */
+struct cow_cmd_chain {
+	struct strv allow;
+	bool allow_any;
+};
+
+#define COW_CMD_CHAIN_OPTIONS                                                                                   \
+	{ "allow", 0, CLI_LIST, offsetof(struct cow_cmd_chain, allow), "FOLDER",                                \
+	  "also open backing files in this folder, and look there for those that moved" },                      \
+	{ "allow-any", 0, CLI_FLAG, offsetof(struct cow_cmd_chain, allow_any), NULL,                            \
+	  "open backing files wherever the disk says (only for disks you trust)" }
+
+/* What to open a chain with, as the options say; the folders stay theirs. */
+struct cow_open_options cow_cmd_open_options(const struct cow_cmd_chain *o);
+
+/* Prints a JSON document with a newline, and drops it. A NULL document is out of memory. */
+int cow_cmd_print_json(json_t *doc, struct error *err);
+
+/* A json_t * that is dropped with its scope. */
+static inline void cow_cmd_json_cleanup(json_t **j)
+{
+	json_decref(*j);
+}
+#define cleanup_json __attribute__((cleanup(cow_cmd_json_cleanup)))
 
 #endif

@@ -6,13 +6,13 @@
 
 struct options {
 	const char *backing;
-	bool force;
+	bool force, digest;
 };
 
 static int run(const void *opaque, const struct strv *operands, struct error *err)
 {
 	const struct options *o = opaque;
-	struct cow_create_options create = { .replace = o->force };
+	struct cow_create_options create = { .replace = o->force, .digest = o->digest };
 
 	if (!o->backing)
 		return error_set(err, ERROR_USAGE, "create needs the backing file: -b BACKING");
@@ -22,6 +22,8 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 static const struct cli_option options[] = {
 	{ "backing", 'b', CLI_STRING, offsetof(struct options, backing), "BACKING", "the base image or layer to stand on" },
 	{ "force", 'f', CLI_FLAG, offsetof(struct options, force), NULL, "replace a file that is there" },
+	{ "digest", 0, CLI_FLAG, offsetof(struct options, digest), NULL,
+	  "remember the digest of the backing file's content: reads all of it, once" },
 	{ NULL },
 };
 

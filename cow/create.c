@@ -33,8 +33,14 @@ int cow_write_empty(int fd, const struct cow_header *h, struct error *err)
 	return 0;
 }
 
-/* Size of the disk that a backing file holds, and its mtime. */
-static int inspect_backing(const char *path, uint64_t *size, uint32_t *mtime, struct error *err)
+/* What an overlay needs to know of its backing file. */
+struct backing {
+	uint64_t size;		/* of the disk it holds */
+	uint32_t mtime;
+	char digest[COW_DIGEST_MAX];	/* "" when none is noted and none was asked for */
+};
+
+static int inspect_backing(const char *path, bool digest, struct backing *out, struct error *err)
 {
 	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	cleanup_free struct cow_header *h = malloc(sizeof(*h));
@@ -50,8 +56,32 @@ static int inspect_backing(const char *path, uint64_t *size, uint32_t *mtime, st
 	is_cow = cow_header_read(fd, h, err);
 	if (is_cow < 0)
 		return error_prefix(err, "%s", path);
-	*size = is_cow ? h->size : (uint64_t)st.st_size;
-	*mtime = (uint32_t)st.st_mtime;
+	out->size = is_cow ? h->size : (uint64_t)st.st_size;
+	out->mtime = (uint32_t)st.st_mtime;
+	out->digest[0] = '\0';
+	if (digest)
+		return cow_digest(fd, path, out->digest, err);
+	cow_digest_noted(fd, path, out->digest);
+	return 0;
+}
+
+int cow_note_backing(int fd, const char *path, const struct cow_header *h, const char *digest, struct error *err)
+{
+	return cow_note_origin(fd, path, h->backing, err) ||
+	       cow_note_set(fd, path, "backing-digest", digest[0] ? digest : NULL, err) ? -1 : 0;
+}
+
+int cow_header_for(struct cow_header *h, const char *backing, bool digest, char *digest_out, struct error *err)
+{
+	struct backing b = { 0 };
+	cleanup_free char *name = NULL;
+
+	if (inspect_backing(backing, digest, &b, err))
+		return -1;
+	name = cow_backing_name(backing, err);
+	if (!name || cow_header_init(h, name, b.size, b.mtime, err))
+		return -1;
+	strcpy(digest_out, b.digest);
 	return 0;
 }
 
@@ -60,20 +90,15 @@ int cow_create(const char *path, const char *backing, const struct cow_create_op
 	static const struct cow_create_options defaults;
 	cleanup_temp struct cow_temp temp = COW_TEMP_INIT;
 	cleanup_free struct cow_header *h = malloc(sizeof(*h));
-	cleanup_free char *name = NULL;
-	uint64_t size = 0;
-	uint32_t mtime = 0;
+	char digest[COW_DIGEST_MAX];
 
 	if (!options)
 		options = &defaults;
 	if (!h)
 		return error_oom(err);
-	if (inspect_backing(backing, &size, &mtime, err))
+	if (cow_header_for(h, backing, options->digest, digest, err) || cow_temp_open(&temp, path, err))
 		return -1;
-	name = cow_backing_name(backing, err);
-	if (!name || cow_header_init(h, name, size, mtime, err) || cow_temp_open(&temp, path, err))
-		return -1;
-	if (cow_write_empty(temp.fd, h, err))
+	if (cow_write_empty(temp.fd, h, err) || cow_note_backing(temp.fd, path, h, digest, err))
 		return error_prefix(err, "%s", path);
 	if (options->mode && fchmod(temp.fd, options->mode))
 		return error_errno(err, errno, "cannot set the mode of %s", path);

@@ -100,10 +100,63 @@ void cow_temp_drop(struct cow_temp *t);
 /* Owner, mode and times aside, makes the new file stand for the old one: owner (as far as allowed) and mode. */
 int cow_temp_inherit(struct cow_temp *t, const struct stat *old, struct error *err);
 
+/* ---- note.c: what we remember about a file ---- */
+
+#define COW_NOTE_MAX 4300	/* bytes of a note's text, NUL included: a path and a little more */
+
+/* Reads a note into text[COW_NOTE_MAX]. 1 when there is one, 0 when not, -1 + err. */
+int cow_note_get(int fd, const char *path, const char *name, char *text, struct error *err);
+/* Sets a note, or removes it (text NULL). Durable only after fsync() of the file, a sidecar at once. */
+int cow_note_set(int fd, const char *path, const char *name, const char *text, struct error *err);
+/* Identity of a file that no other file ever had: inode and time of birth, as text[64]. false when it can't be told. */
+bool cow_note_identity(int fd, char *text);
+/* Notes that whoever runs this chose the backing file named in the header. `path`: where the file will be. */
+int cow_note_origin(int fd, const char *path, const char *backing, struct error *err);
+bool cow_note_is_origin(int fd, const char *path, const char *backing);
+
+/* ---- digest.c ---- */
+
+#define COW_DIGEST_MAX 160	/* text of a digest, NUL included */
+
+/* The noted digest of a file's content, if there is one and the file is unchanged since. Never reads content. */
+bool cow_digest_noted(int fd, const char *path, char *text);
+/* The digest: the noted one, or computed, and noted if that is allowed. */
+int cow_digest(int fd, const char *path, char *text, struct error *err);
+
+/* ---- resolve.c: which file a header means ---- */
+
+struct cow_policy {
+	bool any;
+	struct strv folders;	/* absolute, resolved; those to search come first */
+};
+
+int cow_policy_init(struct cow_policy *p, const struct cow_open_options *options, struct error *err);
+void cow_policy_free(struct cow_policy *p);
+/* Opens and attaches the backing file of f. NULL + err. */
+struct cow_file *cow_resolve(const struct cow_file *f, const struct cow_policy *policy, enum cow_lock lock,
+			     struct error *err);
+/* What the backing file of f is to it. */
+enum cow_match {
+	COW_MATCH,		/* size and mtime are those of the header */
+	COW_MATCH_COPY,		/* another mtime, the same content by digest */
+	COW_MATCH_CHANGED,	/* another content by digest */
+	COW_MATCH_UNKNOWN,	/* another mtime, and no digest was kept */
+	COW_MATCH_SIZE,		/* another size */
+};
+/* -1 + err when a digest can't be computed. */
+int cow_match(const struct cow_file *f, const struct cow_file *backing, enum cow_match *out, struct error *err);
+
 /* ---- create.c ---- */
 
 /* The path as a header stores it: folder resolved, last component kept (absolutize() of cow_user.c). malloc'ed. */
 char *cow_backing_name(const char *path, struct error *err);
+/*
+ * The header of a new file over a backing file, and the digest of that file's
+ * content: the noted one, a computed one if `digest`, else "".
+ */
+int cow_header_for(struct cow_header *h, const char *backing, bool digest, char *digest_out, struct error *err);
+/* Notes for a file over the backing file in its header: that it was asked for, and its digest ("" for none). */
+int cow_note_backing(int fd, const char *path, const struct cow_header *h, const char *digest, struct error *err);
 /* Writes an empty V3 overlay into an empty file. */
 int cow_write_empty(int fd, const struct cow_header *h, struct error *err);
 

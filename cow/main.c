@@ -5,6 +5,7 @@
 
 static const struct cli_command *const commands[] = {
 	&cow_cmd_create,
+	&cow_cmd_info,
 	NULL,
 };
 

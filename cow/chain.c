@@ -1,0 +1,167 @@
+/*
+ * Chains: a file, the file it stands on, and so on down to a raw image.
+ *
+ * Files are told apart by device and inode, so a cycle is found whatever names
+ * it goes by, and the search ends without a limit of depth. All of a chain stays
+ * open and locked until it is closed.
+ */
+#include <fcntl.h>
+#include <string.h>
+
+#include "cow/internal.h"
+#include "uml-lab/base/file.h"
+
+void cow_chain_close(struct cow_chain *chain)
+{
+	if (!chain)
+		return;
+	for (size_t i = 0; i < chain->count; i++)
+		cow_file_free(chain->files[i]);
+	free(chain->files);
+	free(chain->problem);
+	free(chain);
+}
+
+/* Takes over the file. */
+static int append(struct cow_chain *chain, struct cow_file *f, struct error *err)
+{
+	struct cow_file **files = reallocarray(chain->files, chain->count + 1, sizeof(*files));
+
+	if (!files) {
+		cow_file_free(f);
+		return error_oom(err);
+	}
+	chain->files = files;
+	files[chain->count++] = f;
+	return 0;
+}
+
+static bool contains(const struct cow_chain *chain, const struct cow_file *f)
+{
+	for (size_t i = 0; i < chain->count; i++)
+		if (chain->files[i]->stat.st_dev == f->stat.st_dev && chain->files[i]->stat.st_ino == f->stat.st_ino)
+			return true;
+	return false;
+}
+
+static struct cow_file *open_top(const char *path, const struct cow_open_options *o, struct error *err)
+{
+	enum cow_lock lock = o->no_lock ? COW_LOCK_NONE : o->writable ? COW_LOCK_WRITE : COW_LOCK_READ;
+	cleanup_free char *real = file_absolute(path, false, err);
+	int fd;
+
+	if (!real)
+		return NULL;
+	fd = open(real, (o->writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+	if (fd < 0) {
+		error_errno(err, errno, "cannot open %s", path);
+		if (err && (err->sys_errno == EACCES || err->sys_errno == EROFS))
+			error_hint(err, "it belongs to somebody else, or may only be read");
+		return NULL;
+	}
+	return cow_file_attach(fd, real, lock, err);
+}
+
+/* Opens what lies below the last file, down to a raw image. */
+static int descend(struct cow_chain *chain, const struct cow_open_options *o, struct error *err)
+{
+	cleanup_with(cow_policy_free) struct cow_policy policy = { 0 };
+
+	if (cow_policy_init(&policy, o, err))
+		return -1;
+	while (chain->files[chain->count - 1]->bitmap) {
+		const struct cow_file *last = chain->files[chain->count - 1];
+		struct cow_file *b = cow_resolve(last, &policy, o->no_lock ? COW_LOCK_NONE : COW_LOCK_READ, err);
+
+		if (!b)
+			return -1;
+		if (contains(chain, b)) {
+			error_set(err, ERROR_FAILED, "%s stands on %s, which stands on it: a cycle", last->path, b->path);
+			cow_file_free(b);
+			return -1;
+		}
+		if (append(chain, b, err))
+			return -1;
+	}
+	return 0;
+}
+
+struct cow_chain *cow_chain_open(const char *path, const struct cow_open_options *options, struct error *err)
+{
+	static const struct cow_open_options defaults;
+	cleanup_chain struct cow_chain *chain = calloc(1, sizeof(*chain));
+	struct error why = ERROR_INIT;
+	struct cow_file *top;
+
+	if (!options)
+		options = &defaults;
+	if (!chain) {
+		error_oom(err);
+		return NULL;
+	}
+	top = open_top(path, options, err);
+	if (!top || append(chain, top, err))
+		return NULL;
+	/* the kernel rounds the size of a disk up, a raw file is as long as it is */
+	chain->sectors = top->sectors;
+	chain->size = top->bitmap ? top->sectors << COW_SECTOR_SHIFT : top->header.size;
+	if (descend(chain, options, &why)) {
+		if (!options->partial) {
+			error_copy(err, &why);
+			return NULL;
+		}
+		chain->problem = malloc(sizeof(*chain->problem));
+		if (!chain->problem) {
+			error_oom(err);
+			return NULL;
+		}
+		error_copy(chain->problem, &why);
+	}
+	return steal_ptr(&chain);
+}
+
+uint64_t cow_chain_size(const struct cow_chain *chain)
+{
+	return chain->size;
+}
+
+size_t cow_chain_depth(const struct cow_chain *chain)
+{
+	return chain->count;
+}
+
+const struct error *cow_chain_problem(const struct cow_chain *chain)
+{
+	return chain->problem;
+}
+
+void cow_chain_file(const struct cow_chain *chain, size_t index, struct cow_file_info *out)
+{
+	const struct cow_file *f = chain->files[index];
+
+	out->path = f->path;
+	out->header = f->header;
+	out->stat = f->stat;
+	out->allocated = (uint64_t)f->stat.st_blocks * 512;
+	out->owned_sectors = cow_file_owned_sectors(f);
+	out->fd = f->fd;
+}
+
+void cow_chain_extent(const struct cow_chain *chain, uint64_t start, uint64_t max, struct cow_extent *out)
+{
+	size_t last = chain->count - 1;
+	bool owned = false;
+
+	out->start = start;
+	out->length = max;
+	for (out->owner = 0; out->owner < last; out->owner++) {
+		out->length = cow_file_run(chain->files[out->owner], start, out->length, &owned);
+		if (owned)
+			return;
+	}
+}
+
+uint64_t cow_chain_offset(const struct cow_chain *chain, const struct cow_extent *extent)
+{
+	return cow_file_place(chain->files[extent->owner], extent->start << COW_SECTOR_SHIFT);
+}

@@ -1,0 +1,155 @@
+/*
+ * Notes: small texts kept about a file, in extended attributes user.uml-cow.*,
+ * or, on a file system that has none, in a file ".NAME.uml-cow-notes" beside it,
+ * a line "name value" each.
+ *
+ * digest          of the file's content, and the size and mtime it was taken at
+ * backing-digest  of the backing file as it was when this file was put on it
+ * origin          the backing file was chosen by a person on this host; bound to
+ *                 the file's inode and birth so that it can't be sent along
+ * commit          an interrupted commit (commit.c)
+ *
+ * Notes of others' files are as untrusted as the files: texts are bounded and
+ * parsed by those who use them.
+ */
+#include <fcntl.h>
+#include <inttypes.h>
+#include <libgen.h>
+#include <string.h>
+#include <sys/xattr.h>
+
+#include "cow/internal.h"
+#include "uml-lab/base/file.h"
+
+#define SIDECAR_MAX (4 * COW_NOTE_MAX)
+
+static char *sidecar_path(const char *path, struct error *err)
+{
+	cleanup_free char *a = str_dup(path, err), *b = str_dup(path, err);
+
+	return a && b ? str_printf(err, "%s/.%.200s.uml-cow-notes", dirname(a), basename(b)) : NULL;
+}
+
+static bool no_xattrs(int e)
+{
+	return e == ENOTSUP || e == ENOSYS || e == EPERM;
+}
+
+/* The value in a line "name value", or NULL. Cuts lines apart in place. */
+static const char *line_value(char *line, const char *name)
+{
+	size_t n = strlen(name);
+
+	return str_starts(line, name) && line[n] == ' ' ? line + n + 1 : NULL;
+}
+
+static int sidecar_get(const char *path, const char *name, char *text, struct error *err)
+{
+	cleanup_free char *sidecar = sidecar_path(path, err), *data = NULL;
+	char *rest, *line;
+	size_t length;
+
+	if (!sidecar)
+		return -1;
+	if (!file_exists(sidecar))
+		return 0;
+	if (file_read_all(sidecar, SIDECAR_MAX, &data, &length, err))
+		return -1;
+	for (line = strtok_r(data, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+		const char *value = line_value(line, name);
+
+		if (value && strlen(value) < COW_NOTE_MAX) {
+			strcpy(text, value);
+			return 1;
+		}
+	}
+	return 0;
+}
+
+static int sidecar_set(const char *path, const char *name, const char *text, struct error *err)
+{
+	cleanup_free char *sidecar = sidecar_path(path, err), *data = NULL;
+	cleanup_strbuf struct strbuf out = STRBUF_INIT;
+	char *rest, *line;
+	size_t length;
+
+	if (!sidecar)
+		return -1;
+	if (!file_exists(sidecar) && !text)
+		return 0;
+	if (file_exists(sidecar) && file_read_all(sidecar, SIDECAR_MAX, &data, &length, err))
+		return -1;
+	for (line = data ? strtok_r(data, "\n", &rest) : NULL; line; line = strtok_r(NULL, "\n", &rest))
+		if (!line_value(line, name))
+			strbuf_printf(&out, "%s\n", line);
+	if (text)
+		strbuf_printf(&out, "%s %s\n", name, text);
+	if (strbuf_check(&out, err))
+		return -1;
+	if (!out.length)
+		return unlink(sidecar) && errno != ENOENT ? error_errno(err, errno, "cannot remove %s", sidecar) : 0;
+	return file_write_atomic(sidecar, out.data, out.length, 0600, err);
+}
+
+int cow_note_get(int fd, const char *path, const char *name, char *text, struct error *err)
+{
+	char key[64];
+	ssize_t n;
+
+	snprintf(key, sizeof(key), "user.uml-cow.%s", name);
+	n = fgetxattr(fd, key, text, COW_NOTE_MAX - 1);
+	if (n >= 0) {
+		text[n] = '\0';
+		return 1;
+	}
+	if (errno == ENODATA || errno == ERANGE)
+		return 0;
+	if (no_xattrs(errno))
+		return sidecar_get(path, name, text, err);
+	return error_errno(err, errno, "cannot read the notes about %s", path);
+}
+
+int cow_note_set(int fd, const char *path, const char *name, const char *text, struct error *err)
+{
+	char key[64];
+
+	snprintf(key, sizeof(key), "user.uml-cow.%s", name);
+	if (text ? !fsetxattr(fd, key, text, strlen(text), 0) : !fremovexattr(fd, key) || errno == ENODATA)
+		return 0;
+	/* ENOSPC, E2BIG: file systems that keep attributes in the inode have room for little */
+	if (no_xattrs(errno) || errno == ENOSPC || errno == E2BIG)
+		return sidecar_set(path, name, text, err);
+	return error_errno(err, errno, "cannot write the notes about %s", path);
+}
+
+bool cow_note_identity(int fd, char *text)
+{
+	struct statx sx;
+
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_INO | STATX_BTIME, &sx) || !(sx.stx_mask & STATX_BTIME))
+		return false;
+	snprintf(text, 64, "%" PRIx64 "-%" PRIx64 ".%09" PRIu32, (uint64_t)sx.stx_ino, (uint64_t)sx.stx_btime.tv_sec,
+		 (uint32_t)sx.stx_btime.tv_nsec);
+	return true;
+}
+
+int cow_note_origin(int fd, const char *path, const char *backing, struct error *err)
+{
+	char identity[64], text[COW_NOTE_MAX];
+
+	if (!cow_note_identity(fd, identity))
+		return 0;
+	snprintf(text, sizeof(text), "%s %s", identity, backing);
+	return cow_note_set(fd, path, "origin", text, err);
+}
+
+bool cow_note_is_origin(int fd, const char *path, const char *backing)
+{
+	char identity[64], text[COW_NOTE_MAX];
+	size_t n;
+
+	if (!cow_note_identity(fd, identity) || cow_note_get(fd, path, "origin", text, NULL) != 1)
+		return false;
+	n = strlen(identity);
+	return str_starts(text, identity) && text[n] == ' ' && str_eq(text + n + 1, backing);
+}
