@@ -75,17 +75,6 @@ static int check_same_lab(const struct session *old, const struct lab *lab, stru
 	return error_hint(err, "give this one a name of its own: --name SESSION");
 }
 
-/* Gives back the folder of a session: made when missing. */
-static char *make_folder(const char *name, struct error *err)
-{
-	cleanup_free char *root = session_root(err), *folder = NULL;
-
-	folder = root ? file_join(err, root, name) : NULL;
-	if (!folder || file_mkdir_p(folder, 0700, err) < 0)
-		return NULL;
-	return steal_ptr(&folder);
-}
-
 static struct session *describe(const char *lab, const char *name, const struct strv *params, struct session *old,
 				struct error *err)
 {
@@ -117,32 +106,46 @@ static struct session *describe(const char *lab, const char *name, const struct 
 	return steal_ptr(&s);
 }
 
-struct session *session_prepare(const char *lab, const char *name, const struct strv *params, struct error *err)
+/* Puts a described session on disk: its folder and session.yml. */
+static int settle_down(const struct session *s, struct error *err)
+{
+	cleanup_close int yml = -1;
+
+	if (file_mkdir_p(s->folder, 0700, err) < 0)
+		return -1;
+	yml = session_yml_lock(s->name, err);
+	return yml < 0 ? -1 : session_write(s, err);
+}
+
+struct session *session_prepare(const char *lab, const char *name, const struct strv *params, bool dry_run, int *lock,
+				struct error *err)
 {
 	cleanup_session struct session *s = NULL, *old = NULL;
-	cleanup_free char *folder = NULL, *own_name = name ? str_dup(name, err) : lab_name(lab, params, err);
-	cleanup_close int lock = -1;
+	cleanup_free char *own_name = name ? str_dup(name, err) : lab_name(lab, params, err);
+	cleanup_free char *root = session_root(err);
+	cleanup_close int held = -1;
+	struct error missing = ERROR_INIT;
 
-	if (!own_name)
+	if (!own_name || !root)
 		return NULL;
 	if (!str_is_name(own_name, SESSION_NAME_MAX)) {
 		error_set(err, ERROR_USAGE, "'%s' cannot be the name of a session", own_name);
 		error_hint(err, "allowed: up to %d of a-z, 0-9 and -, not starting with -", SESSION_NAME_MAX);
 		return NULL;
 	}
-	old = session_load(own_name, err);
-	if (!old && err && err->kind != ERROR_NOT_FOUND)
+	held = session_lock(own_name, SESSION_LOCK_MS, err);
+	if (held < 0)
 		return NULL;
+	old = session_load(own_name, &missing);
+	if (!old && missing.kind != ERROR_NOT_FOUND) {
+		error_copy(err, &missing);
+		return NULL;
+	}
 	s = describe(lab, own_name, params, old, err);
-	if (!s)
+	if (!s || !(s->folder = file_join(err, root, own_name)) || (!dry_run && settle_down(s, err) < 0))
 		return NULL;
-	folder = make_folder(own_name, err);
-	lock = folder ? session_yml_lock(own_name, err) : -1;
-	if (lock < 0)
-		return NULL;
-	s->folder = steal_ptr(&folder);
-	error_clear(err);
-	return session_write(s, err) < 0 ? NULL : steal_ptr(&s);
+	*lock = steal_fd(&held);
+	return steal_ptr(&s);
 }
 
 /* ---- disks ---- */

@@ -27,6 +27,7 @@
 #include "uml-lab/machine/machine.h"
 
 #define SESSION_NAME_MAX 40
+#define SESSION_LOCK_MS 10000	/* how long a verb waits for another one on the same session */
 #define SESSION_YML_MAX (4u << 20)	/* bytes of session.yml */
 
 /* What happened to one machine. Texts are owned; NULL where there is nothing to tell. */
@@ -127,9 +128,11 @@ struct session_start_options {
 /*
  * Makes, or finds, the session NAME (NULL: the lab's name) of a lab. A session
  * that is there keeps its overlays and gets the lab's present description; one
- * whose base changed is refused (ERROR_STATE, hint: reset). Caller holds the session's lock.
+ * whose base changed is refused later, by session_check_start(). *lock becomes
+ * the session's lock, the caller's to close. With dry_run nothing is written.
  */
-struct session *session_prepare(const char *lab, const char *name, const struct strv *params, struct error *err);
+struct session *session_prepare(const char *lab, const char *name, const struct strv *params, bool dry_run, int *lock,
+				struct error *err);
 
 /*
  * Checks everything that can be checked before a process starts: images,

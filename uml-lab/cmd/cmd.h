@@ -1,0 +1,38 @@
+/* The subcommands: one file and one const table entry each; main.c lists them. */
+#ifndef UML_LAB_CMD_CMD_H
+#define UML_LAB_CMD_CMD_H
+
+#include <jansson.h>
+
+#include "uml-lab/base/cli.h"
+#include "uml-lab/session/session.h"
+
+extern const struct cli_program uml_lab_program;
+
+extern const struct cli_command cmd_completion, cmd_console, cmd_copy, cmd_doctor, cmd_down, cmd_exec, cmd_image_build,
+	cmd_image_import, cmd_image_list, cmd_image_remove, cmd_image_show, cmd_list, cmd_log, cmd_reset, cmd_restart,
+	cmd_schema, cmd_shell, cmd_status, cmd_supervise, cmd_up, cmd_validate;
+
+/* Prints JSON for scripts: indented on a terminal, one line otherwise. Takes the reference. 0, or -1 + err. */
+int cmd_print_json(json_t *json, struct error *err);
+
+/* Ends with ERROR_USAGE when 0 or 1 is no terminal: for verbs a person talks through. */
+int cmd_need_terminal(const char *verb, struct error *err);
+
+/* The first operand or NULL. */
+const char *cmd_operand(const struct strv *operands, size_t index);
+
+/* ---- progress.c: how machines get on, as lines or as a table that is redrawn on a terminal ---- */
+
+struct progress;
+struct progress *progress_new(const struct session *session, const struct strv *only, struct error *err);
+/* session_progress_fn. */
+void progress_tell(void *progress, const char *machine, const char *state, const char *detail);
+void progress_free(struct progress *progress);
+#define cleanup_progress __attribute__((cleanup(progress_cleanup)))
+void progress_cleanup(struct progress **progress);
+
+/* Catches SIGINT, SIGTERM and SIGHUP from now on: the flag to hand on as `cancel`. */
+const volatile int *cmd_catch_signals(void);
+
+#endif

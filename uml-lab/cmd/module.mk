@@ -1,0 +1,3 @@
+PROGRAMS += uml-lab
+PROGRAM_uml-lab_SRCS := $(addprefix uml-lab/cmd/,main.c common.c progress.c completion.c console.c copy.c doctor.c down.c \
+	exec.c image.c list.c log.c reset.c restart.c schema.c shell.c status.c supervise.c up.c validate.c)

@@ -1,0 +1,80 @@
+/* uml-lab reset [SESSION [MACHINE…]]: fresh overlays, the machines as first started. */
+#include <string.h>
+#include <unistd.h>
+
+#include "uml-lab/base/cleanup.h"
+#include "uml-lab/cmd/cmd.h"
+
+struct reset_options {
+	bool yes;
+	int64_t timeout_ms;
+};
+
+static const struct cli_option options[] = {
+	{"yes", 'y', CLI_FLAG, offsetof(struct reset_options, yes), NULL, "do not ask"},
+	{"timeout", 't', CLI_DURATION, offsetof(struct reset_options, timeout_ms), "TIME",
+	 "how long machines that ran may take until ready again (default: 120s)"},
+	{NULL},
+};
+
+/* Asks on the terminal; without one, --yes must have been given. */
+static int confirm(const char *session, const struct strv *only, struct error *err)
+{
+	char answer[16];
+
+	if (!isatty(STDIN_FILENO)) {
+		error_set(err, ERROR_USAGE, "reset throws away what was changed on the machines, and there is no terminal to "
+					    "ask on");
+		return error_hint(err, "say --yes");
+	}
+	fprintf(stderr, "Throw away everything that was changed on ");
+	for (size_t i = 0; i < only->count; i++)
+		fprintf(stderr, "%s%s", i ? ", " : "", only->items[i]);
+	fprintf(stderr, "%s of session %s? [y/N] ", only->count ? "" : "all machines", session);
+	if (!fgets(answer, sizeof(answer), stdin) || (answer[0] != 'y' && answer[0] != 'Y'))
+		return error_set(err, ERROR_FAILED, "nothing was reset");
+	return 0;
+}
+
+static int run(const void *opaque, const struct strv *operands, struct error *err)
+{
+	const struct reset_options *o = opaque;
+	cleanup_free char *name = NULL;
+	cleanup_session struct session *s = NULL;
+	cleanup_progress struct progress *progress = NULL;
+	cleanup_strv struct strv only = STRV_INIT;
+	cleanup_close int lock = -1;
+
+	if (session_resolve(cmd_operand(operands, 0), &name, NULL, false, err) < 0)
+		return -1;
+	for (size_t i = 1; i < operands->count; i++)
+		if (strv_add(&only, operands->items[i], err) < 0)
+			return -1;
+	if (!o->yes && confirm(name, &only, err) < 0)
+		return -1;
+	lock = session_lock(name, SESSION_LOCK_MS, err);
+	s = lock < 0 ? NULL : session_load(name, err);
+	progress = s ? progress_new(s, &only, err) : NULL;
+	if (!progress)
+		return -1;
+	struct session_start_options start = {
+		.wait = SESSION_WAIT_READY,
+		.timeout_ms = o->timeout_ms ? o->timeout_ms : 120000,
+		.progress = progress_tell,
+		.progress_arg = progress,
+		.cancel = cmd_catch_signals(),
+	};
+
+	return session_reset(s, &only, &start, err);
+}
+
+const struct cli_command cmd_reset = {
+	.name = "reset",
+	.operands = "[SESSION [MACHINE…]]",
+	.summary = "Throw away what was changed: machines come back exactly as first started",
+	.help = "Machines that run are stopped at once and started again on their fresh overlay; others stay stopped.",
+	.options = options,
+	.options_size = sizeof(struct reset_options),
+	.max_operands = -1,
+	.run = run,
+};

@@ -1,0 +1,176 @@
+/* uml-lab status [SESSION]: what runs, verified against live processes. */
+#include <time.h>
+
+#include "uml-lab/base/cleanup.h"
+#include "uml-lab/cmd/cmd.h"
+
+#define WATCH_MS 1000
+
+struct status_options {
+	bool all, watch, json;
+};
+
+static const struct cli_option options[] = {
+	{"all", 'a', CLI_FLAG, offsetof(struct status_options, all), NULL, "all your sessions, also where one is meant by the folder"},
+	{"watch", 'w', CLI_FLAG, offsetof(struct status_options, watch), NULL, "show it again every second until Ctrl-C"},
+	{"json", 0, CLI_FLAG, offsetof(struct status_options, json), NULL, "for scripts"},
+	{NULL},
+};
+
+static const char *text_of(const json_t *object, const char *key)
+{
+	return json_string_value(json_object_get(object, key));
+}
+
+static void size_of(const json_t *machine, const char *key, char *buf, size_t size)
+{
+	str_human_size((uint64_t)json_integer_value(json_object_get(machine, key)), buf, size);
+}
+
+static int add_machine(struct cli_table *table, const json_t *session, const json_t *machine, struct error *err)
+{
+	cleanup_strbuf struct strbuf forwards = STRBUF_INIT, name = STRBUF_INIT;
+	char memory[24], disk[24];
+	const json_t *forward;
+	size_t i;
+
+	strbuf_printf(&name, "%s/%s", text_of(session, "session"), text_of(machine, "name"));
+	json_array_foreach(json_object_get(machine, "forwards"), i, forward)
+		strbuf_printf(&forwards, "%s%s", i ? " " : "", json_string_value(forward));
+	size_of(machine, "memory", memory, sizeof(memory));
+	size_of(machine, "overlay_bytes", disk, sizeof(disk));
+	if (strbuf_check(&name, err) < 0 || strbuf_check(&forwards, err) < 0)
+		return -1;
+	return cli_table_row(table, (const char *const[]){name.data, text_of(machine, "state"), memory, disk,
+							  text_of(machine, "kernel"),
+							  forwards.length ? forwards.data : NULL},
+			     err);
+}
+
+/* Below the table: why machines are not as they should be. */
+static void print_causes(const json_t *sessions)
+{
+	const json_t *session, *machine;
+	size_t i, j;
+
+	json_array_foreach(sessions, i, session) {
+		json_array_foreach(json_object_get(session, "machines"), j, machine) {
+			const char *cause = text_of(machine, "cause"), *sandbox = text_of(machine, "sandbox");
+
+			if (cause)
+				printf("%s/%s: %s\n", text_of(session, "session"), text_of(machine, "name"), cause);
+			if (sandbox && !str_eq(sandbox, "namespaces") && json_is_integer(json_object_get(machine, "kernel_pid")))
+				printf("%s/%s: sandbox: %s\n", text_of(session, "session"), text_of(machine, "name"), sandbox);
+		}
+	}
+}
+
+static int print_table(const json_t *sessions, struct error *err)
+{
+	static const char *const headers[] = {"MACHINE", "STATE", "MEMORY", "OVERLAY", "KERNEL", "FORWARDS", NULL};
+	struct cli_table *table;
+	const json_t *session, *machine;
+	size_t i, j;
+
+	if (!json_array_size(sessions)) {
+		if (!cli_quiet)
+			printf("You have no session. Start one with `uml-lab up LAB`; `uml-lab list` shows the labs.\n");
+		return 0;
+	}
+	table = cli_table_new(err, headers);
+	if (!table)
+		return -1;
+	json_array_foreach(sessions, i, session) {
+		json_array_foreach(json_object_get(session, "machines"), j, machine) {
+			if (add_machine(table, session, machine, err) < 0) {
+				cli_table_free(table);
+				return -1;
+			}
+		}
+	}
+	cli_table_print(table, stdout);
+	cli_table_free(table);
+	print_causes(sessions);
+	return 0;
+}
+
+/* One session's status, or an entry that says why there is none: one damaged session must not hide the others. */
+static json_t *status_of(const char *name, struct error *err)
+{
+	cleanup_session struct session *s = session_load(name, err);
+
+	return s ? session_status(s, err) : NULL;
+}
+
+static json_t *gather(const struct strv *names, bool lenient, struct error *err)
+{
+	json_t *sessions = json_array();
+
+	for (size_t i = 0; i < names->count; i++) {
+		json_t *status = status_of(names->items[i], err);
+
+		if (status) {
+			json_array_append_new(sessions, status);
+		} else if (lenient) {
+			fprintf(stderr, "uml-lab: %s\n", err->message);
+		} else {
+			json_decref(sessions);
+			return NULL;
+		}
+	}
+	return sessions;
+}
+
+static int show_once(const struct status_options *o, const char *operand, struct error *err)
+{
+	cleanup_strv struct strv names = STRV_INIT;
+	cleanup_free char *name = NULL;
+	json_t *sessions;
+	int result;
+
+	if (operand ? session_resolve(operand, &name, NULL, false, err) < 0 || strv_add(&names, name, err) < 0
+		    : session_names(&names, err) < 0)
+		return -1;
+	sessions = gather(&names, !operand, err);
+	if (!sessions)
+		return -1;
+	if (o->json && operand)
+		return cmd_print_json(json_incref(json_array_get(sessions, 0)), err);
+	if (o->json)
+		return cmd_print_json(sessions, err);
+	if (o->watch)
+		printf("\033[H\033[J");
+	result = print_table(sessions, err);
+	json_decref(sessions);
+	return result;
+}
+
+static int run(const void *opaque, const struct strv *operands, struct error *err)
+{
+	const struct status_options *o = opaque;
+	const volatile int *cancel;
+
+	if (!o->watch)
+		return show_once(o, cmd_operand(operands, 0), err);
+	if (cmd_need_terminal("status --watch", err) < 0)
+		return -1;
+	cancel = cmd_catch_signals();
+	while (!*cancel) {
+		if (show_once(o, cmd_operand(operands, 0), err) < 0)
+			return -1;
+		fflush(stdout);
+		nanosleep(&(struct timespec){.tv_sec = WATCH_MS / 1000}, NULL);
+	}
+	return 0;
+}
+
+const struct cli_command cmd_status = {
+	.name = "status",
+	.operands = "[SESSION]",
+	.summary = "Show sessions and their machines",
+	.help = "Without SESSION all your sessions are shown. Every state is verified against live processes.",
+	.options = options,
+	.options_size = sizeof(struct status_options),
+	.max_operands = 1,
+	.run = run,
+};
