@@ -94,6 +94,81 @@ $(foreach p,$(STATIC_PROGRAMS),$(eval $(call static_rule,$(p))))
 -include tests/module.mk
 -include $(shell [ -d $(B) ] && find $(B) -name '*.d')
 
-.PHONY: clean
+# ---- what a fresh Debian 12 lacks ----
+
+# To build; to run labs; to test. Debian's own packages only.
+DEPS_BUILD := gcc make pkg-config libc6-dev libyaml-dev libarchive-dev libjansson-dev libext2fs-dev comerr-dev \
+	libslirp-dev libvdeplug-dev libfuse3-dev libglib2.0-dev
+DEPS_RUN := user-mode-linux busybox-static e2fsprogs mmdebstrap fakechroot fakeroot vde2
+DEPS_CHECK := libcunit1-dev patchelf kmod python3 tmux uml-utilities qemu-utils fuse3 curl attr acl libcap2-bin xfsprogs \
+	zstd xz-utils debian-archive-keyring procps util-linux
+DEPS_LINT := clang-format shellcheck cppcheck man-db
+
+.PHONY: deps deps-check deps-lint
+deps:
+	@tests/deps $(DEPS_BUILD) $(DEPS_RUN)
+deps-check: deps
+	@tests/deps $(DEPS_CHECK)
+deps-lint: deps
+	@tests/deps $(DEPS_LINT)
+
+# ---- README's two commands ----
+
+.PHONY: run check
+run: deps
+	@$(MAKE) --no-print-directory all
+	@labs/first-run $(B)
+
+# As root the tests run as UML_LAB_TEST_USER (made when it is not there); NAMES="boot/exec unit/test_cow": only those.
+UML_LAB_TEST_USER ?= uml-lab-test
+check: deps-check
+	@$(MAKE) --no-print-directory all unit-tests
+	@tests/kernels
+	@if [ "$$(id -u)" = 0 ]; then \
+		getent passwd $(UML_LAB_TEST_USER) >/dev/null || useradd --create-home $(UML_LAB_TEST_USER); \
+		tests/run --build $(B) --as $(UML_LAB_TEST_USER) $(NAMES); \
+	else tests/run --build $(B) $(NAMES); fi
+
+# ---- installing ----
+
+LIBEXEC := $(DESTDIR)$(PREFIX)/libexec/uml-lab
+SHARE := $(DESTDIR)$(PREFIX)/share
+USER_PROGRAMS := uml-lab uml-cow
+
+.PHONY: install uninstall
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(LIBEXEC) $(SHARE)/uml-lab $(SHARE)/man $(SHARE)/bash-completion/completions
+	install -m 755 $(addprefix $(B)/,$(USER_PROGRAMS)) $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(addprefix $(B)/,$(filter-out $(USER_PROGRAMS),$(PROGRAMS) $(STATIC_PROGRAMS))) $(LIBEXEC)
+	rm -rf $(SHARE)/uml-lab/labs && cp -R labs $(SHARE)/uml-lab/labs
+	$(foreach m,$(MANPAGES),install -D -m 644 $(m) $(SHARE)/man/man$(subst .,,$(suffix $(m)))/$(notdir $(m));)
+	$(B)/uml-lab completion bash > $(SHARE)/bash-completion/completions/uml-lab
+
+uninstall:
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(USER_PROGRAMS)) $(SHARE)/bash-completion/completions/uml-lab
+	rm -f $(foreach m,$(MANPAGES),$(SHARE)/man/man$(subst .,,$(suffix $(m)))/$(notdir $(m)))
+	rm -rf $(LIBEXEC) $(SHARE)/uml-lab
+
+# ---- the rest ----
+
+.PHONY: lint bench fuzz dist clean
+lint: deps-lint
+	@tests/lint
+
+bench: deps-check
+	@$(MAKE) --no-print-directory all
+	@tests/bench/run $(B) $(BENCH)
+
+# FUZZ_SECONDS for each entry; needs clang.
+FUZZ_SECONDS ?= 60
+fuzz:
+	@tests/deps clang libclang-rt-14-dev
+	@tests/fuzz/run $(FUZZ_SECONDS) $(FUZZ)
+
+dist:
+	@mkdir -p build
+	git archive --prefix=uml-lab-$(VERSION)/ -o build/uml-lab-$(VERSION).tar.gz HEAD
+	@echo build/uml-lab-$(VERSION).tar.gz
+
 clean:
 	rm -rf build

@@ -10,3 +10,9 @@ $(B)/tests/%: $(B)/tests/unit/%.o $(LIB_FILES)
 .PHONY: unit-tests
 .PRECIOUS: $(B)/tests/unit/%.o
 unit-tests: $(UNIT_BINS)
+
+# What the shared test images are made of: tests/images keeps a cache by this.
+$(B)/tests/image-recipe: $(wildcard uml-lab/image/*.[ch])
+	@mkdir -p $(@D)
+	@cat $^ | sha256sum > $@
+unit-tests: $(B)/tests/image-recipe
