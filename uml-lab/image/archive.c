@@ -47,12 +47,6 @@ struct archive *image_archive_new(struct error *err)
 	archive_read_support_filter_xz(a);
 	archive_read_support_filter_zstd(a);
 	archive_read_support_filter_lz4(a);
-	/* Names are bytes, whatever our locale; without this those that are not ASCII are lost in the C locale. */
-	if (archive_read_set_options(a, "hdrcharset=BINARY") != ARCHIVE_OK) {
-		error_set(err, ERROR_FAILED, "libarchive: %s", archive_error_string(a));
-		archive_read_free(a);
-		return NULL;
-	}
 	return a;
 }
 
