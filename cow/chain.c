@@ -4,6 +4,9 @@
  * Files are told apart by device and inode, so a cycle is found whatever names
  * it goes by, and the search ends without a limit of depth. All of a chain stays
  * open and locked until it is closed.
+ *
+ * A file into which a commit was interrupted is neither old nor new by itself;
+ * the overlay that was being committed still has everything, and is put above it.
  */
 #include <fcntl.h>
 #include <string.h>
@@ -44,15 +47,20 @@ static bool contains(const struct cow_chain *chain, const struct cow_file *f)
 	return false;
 }
 
-static struct cow_file *open_top(const char *path, const struct cow_open_options *o, struct error *err)
+/* How the file at an index is locked when the first `writable` of them are to be written. */
+static enum cow_lock lock_for(const struct cow_open_options *o, size_t index, size_t writable)
 {
-	enum cow_lock lock = o->no_lock ? COW_LOCK_NONE : o->writable ? COW_LOCK_WRITE : COW_LOCK_READ;
+	return o->no_lock ? COW_LOCK_NONE : index < writable ? COW_LOCK_WRITE : COW_LOCK_READ;
+}
+
+static struct cow_file *open_top(const char *path, enum cow_lock lock, struct error *err)
+{
 	cleanup_free char *real = file_absolute(path, false, err);
 	int fd;
 
 	if (!real)
 		return NULL;
-	fd = open(real, (o->writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+	fd = open(real, (lock == COW_LOCK_WRITE ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
 	if (fd < 0) {
 		error_errno(err, errno, "cannot open %s", path);
 		if (err && (err->sys_errno == EACCES || err->sys_errno == EROFS))
@@ -62,16 +70,62 @@ static struct cow_file *open_top(const char *path, const struct cow_open_options
 	return cow_file_attach(fd, real, lock, err);
 }
 
+/* Puts the overlay of an interrupted commit above the file at an index, which is half written without it. */
+static int insert_journal(struct cow_chain *chain, size_t index, const struct cow_journal *j,
+			  const struct cow_open_options *o, struct error *err)
+{
+	const char *lower = chain->files[index]->path;
+	struct cow_file *f = NULL;
+	char identity[64] = "";
+
+	/* before anything is opened: the note may have come with a file from elsewhere */
+	if (!cow_note_identity_of(j->overlay, identity) || !str_eq(identity, j->identity))
+		error_set(err, ERROR_FAILED, "%s is gone, or another file now", j->overlay);
+	else
+		f = open_top(j->overlay, lock_for(o, 0, 0), err);
+	if (f && (!cow_journal_names(j, f) || !f->bitmap || f->sectors != chain->files[index]->sectors)) {
+		error_set(err, ERROR_FAILED, "%s is another file now", j->overlay);
+		cow_file_free(f);
+		f = NULL;
+	}
+	if (!f)
+		return error_prefix(err, "the commit of %s into %s was interrupted and can't be completed", j->overlay,
+				    lower);
+	if (append(chain, f, err))
+		return -1;
+	memmove(chain->files + index + 1, chain->files + index, (chain->count - 1 - index) * sizeof(*chain->files));
+	chain->files[index] = f;
+	return 0;
+}
+
+/* Looks for an interrupted commit into the last file of the chain. */
+static int check_journal(struct cow_chain *chain, const struct cow_open_options *o, size_t writable, struct error *err)
+{
+	size_t index = chain->count - 1;
+	struct cow_journal j;
+
+	if (cow_journal_get(chain->files[index], &j, err))
+		return -1;
+	if (j.state != COW_JOURNAL_COPYING || (index > 0 && cow_journal_names(&j, chain->files[index - 1])))
+		return 0;
+	if (index < writable) {
+		error_set(err, ERROR_STATE, "the commit of %s into %s was interrupted", j.overlay,
+			  chain->files[index]->path);
+		return error_hint(err, "complete it first: uml-cow commit %s", j.overlay);
+	}
+	return insert_journal(chain, index, &j, o, err);
+}
+
 /* Opens what lies below the last file, down to a raw image. */
-static int descend(struct cow_chain *chain, const struct cow_open_options *o, struct error *err)
+static int descend(struct cow_chain *chain, const struct cow_open_options *o, size_t writable, struct error *err)
 {
 	cleanup_with(cow_policy_free) struct cow_policy policy = { 0 };
 
-	if (cow_policy_init(&policy, o, err))
+	if (cow_policy_init(&policy, o, err) || check_journal(chain, o, writable, err))
 		return -1;
 	while (chain->files[chain->count - 1]->bitmap) {
 		const struct cow_file *last = chain->files[chain->count - 1];
-		struct cow_file *b = cow_resolve(last, &policy, o->no_lock ? COW_LOCK_NONE : COW_LOCK_READ, err);
+		struct cow_file *b = cow_resolve(last, &policy, lock_for(o, chain->count, writable), err);
 
 		if (!b)
 			return -1;
@@ -80,13 +134,19 @@ static int descend(struct cow_chain *chain, const struct cow_open_options *o, st
 			cow_file_free(b);
 			return -1;
 		}
-		if (append(chain, b, err))
+		if (append(chain, b, err) || check_journal(chain, o, writable, err))
 			return -1;
 	}
 	return 0;
 }
 
 struct cow_chain *cow_chain_open(const char *path, const struct cow_open_options *options, struct error *err)
+{
+	return cow_chain_open_writable(path, options, options && options->writable ? 1 : 0, err);
+}
+
+struct cow_chain *cow_chain_open_writable(const char *path, const struct cow_open_options *options, size_t writable,
+					  struct error *err)
 {
 	static const struct cow_open_options defaults;
 	cleanup_chain struct cow_chain *chain = calloc(1, sizeof(*chain));
@@ -99,13 +159,13 @@ struct cow_chain *cow_chain_open(const char *path, const struct cow_open_options
 		error_oom(err);
 		return NULL;
 	}
-	top = open_top(path, options, err);
+	top = open_top(path, lock_for(options, 0, writable), err);
 	if (!top || append(chain, top, err))
 		return NULL;
 	/* the kernel rounds the size of a disk up, a raw file is as long as it is */
 	chain->sectors = top->sectors;
 	chain->size = top->bitmap ? top->sectors << COW_SECTOR_SHIFT : top->header.size;
-	if (descend(chain, options, &why)) {
+	if (descend(chain, options, writable, &why)) {
 		if (!options->partial) {
 			error_copy(err, &why);
 			return NULL;
@@ -161,7 +221,30 @@ void cow_chain_extent(const struct cow_chain *chain, uint64_t start, uint64_t ma
 	}
 }
 
+void cow_chain_run(const struct cow_chain *chain, uint64_t start, uint64_t max, struct cow_extent *out)
+{
+	struct cow_extent next;
+
+	cow_chain_extent(chain, start, max, out);
+	while (out->length < max) {
+		cow_chain_extent(chain, start + out->length, max - out->length, &next);
+		if (next.owner != out->owner)
+			break;
+		out->length += next.length;
+	}
+}
+
 uint64_t cow_chain_offset(const struct cow_chain *chain, const struct cow_extent *extent)
 {
 	return cow_file_place(chain->files[extent->owner], extent->start << COW_SECTOR_SHIFT);
+}
+
+uint64_t cow_chain_is_data(const struct cow_chain *chain, const struct cow_extent *extent, bool *is_data)
+{
+	uint64_t n = cow_data_run(chain->files[extent->owner]->fd, cow_chain_offset(chain, extent),
+				  extent->length << COW_SECTOR_SHIFT, is_data);
+
+	if (!*is_data && n < COW_SECTOR_SIZE)	/* a sector that is partly data is data */
+		*is_data = true;
+	return *is_data ? cow_sectors(n) : n >> COW_SECTOR_SHIFT;
 }

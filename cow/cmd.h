@@ -7,7 +7,8 @@
 #include "cow/cow.h"
 #include "uml-lab/base/cli.h"
 
-extern const struct cli_command cow_cmd_create, cow_cmd_info, cow_cmd_map;
+extern const struct cli_command cow_cmd_create, cow_cmd_info, cow_cmd_map, cow_cmd_diff, cow_cmd_commit, cow_cmd_flatten,
+	cow_cmd_merge, cow_cmd_rebase, cow_cmd_convert, cow_cmd_compact, cow_cmd_check;
 
 /* Options of every subcommand that opens a chain: first member of its option struct. */
 struct cow_cmd_chain {
@@ -26,6 +27,13 @@ struct cow_open_options cow_cmd_open_options(const struct cow_cmd_chain *o);
 
 /* Prints a JSON document with a newline, and drops it. A NULL document is out of memory. */
 int cow_cmd_print_json(json_t *doc, struct error *err);
+
+/* A struct cow_chain * that is closed with its scope. */
+static inline void cow_cmd_chain_cleanup(struct cow_chain **chain)
+{
+	cow_chain_close(*chain);
+}
+#define cleanup_cow_chain __attribute__((cleanup(cow_cmd_chain_cleanup)))
 
 /* A json_t * that is dropped with its scope. */
 static inline void cow_cmd_json_cleanup(json_t **j)

@@ -135,16 +135,11 @@ static int print_table(const struct cow_chain *chain, struct error *err)
 	return ret;
 }
 
-static void close_chain(struct cow_chain **chain)
-{
-	cow_chain_close(*chain);
-}
-
 static int run(const void *opaque, const struct strv *operands, struct error *err)
 {
 	const struct options *o = opaque;
 	struct cow_open_options open = cow_cmd_open_options(&o->chain);
-	cleanup_with(close_chain) struct cow_chain *chain = NULL;
+	cleanup_cow_chain struct cow_chain *chain = NULL;
 
 	open.no_lock = open.partial = true;
 	chain = cow_chain_open(operands->items[0], &open, err);

@@ -150,6 +150,12 @@ void cow_chain_extent(const struct cow_chain *chain, uint64_t start, uint64_t ma
 uint64_t cow_chain_offset(const struct cow_chain *chain, const struct cow_extent *extent);
 
 /*
+ * Whether an extent begins with data or with a hole (which reads as zeroes);
+ * returns for how many of its sectors that holds, at least 1.
+ */
+uint64_t cow_chain_is_data(const struct cow_chain *chain, const struct cow_extent *extent, bool *is_data);
+
+/*
  * Reads and writes any range within the disk, bytes; all of it or fails with
  * -errno. A write to a sector that the top does not hold yet stores the whole
  * sector. What was written is seen by reads at once, and is durable, for other

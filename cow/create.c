@@ -104,3 +104,18 @@ int cow_create(const char *path, const char *backing, const struct cow_create_op
 		return error_errno(err, errno, "cannot set the mode of %s", path);
 	return cow_temp_publish(&temp, options->replace, err);
 }
+
+int cow_header_rewrite(const struct cow_file *f, const struct cow_header *h, const char *digest, struct error *err)
+{
+	uint8_t data[COW_V3_SIZE];
+	struct cow_header as_is = *h;
+
+	/* places depend on the alignment, which stays */
+	as_is.alignment = f->header.alignment;
+	cow_header_encode(&as_is, data);
+	if (file_pwrite_full(f->fd, data, sizeof(data), 0) < 0)
+		return error_errno(err, errno, "cannot write the header of %s", f->path);
+	if (cow_note_backing(f->fd, f->path, h, digest, err))
+		return -1;
+	return cow_note_set(f->fd, f->path, "digest", NULL, err) || cow_file_restore_time(f, err) ? -1 : 0;
+}

@@ -25,11 +25,6 @@ struct state {
 	uint8_t chunk[HASH_SIZE];
 } __attribute__((packed));
 
-static bool is_zero(const uint8_t *p, size_t n)
-{
-	return n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0);
-}
-
 static void mix(struct state *s, uint64_t number)
 {
 	uint8_t out[HASH_SIZE];
@@ -60,7 +55,7 @@ static int compute(int fd, uint64_t size, uint8_t *hash, struct error *err)
 			return error_errno(err, errno, "cannot read");
 		if (n == 0)
 			break;
-		if (!is_zero(chunk, (size_t)n)) {
+		if (!cow_is_zero(chunk, (size_t)n)) {
 			ext2fs_sha512(chunk, (unsigned long)n, s.chunk);
 			mix(&s, at / CHUNK);
 		}

@@ -253,3 +253,12 @@ int cow_file_flush(struct cow_file *f)
 	f->bitmap_dirty = false;
 	return 0;
 }
+
+int cow_file_restore_time(const struct cow_file *f, struct error *err)
+{
+	const struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, f->stat.st_mtim };
+
+	if (futimens(f->fd, times))
+		return error_errno(err, errno, "cannot set the time of %s", f->path);
+	return fsync(f->fd) ? error_errno(err, errno, "cannot write %s", f->path) : 0;
+}

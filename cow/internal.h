@@ -74,6 +74,11 @@ uint64_t cow_file_owned_sectors(const struct cow_file *f);
 void cow_file_set(struct cow_file *f, uint64_t start, uint64_t n, bool owned);
 /* Data, then bitmap, each made durable. -errno. */
 int cow_file_flush(struct cow_file *f);
+/*
+ * Gives the file the mtime it was opened with, and makes it durable: for changes
+ * that do not change the content, since those that stand on the file compare it.
+ */
+int cow_file_restore_time(const struct cow_file *f, struct error *err);
 
 /* Where byte `at` of the disk lies in the file. */
 static inline uint64_t cow_file_place(const struct cow_file *f, uint64_t at)
@@ -110,6 +115,21 @@ int cow_note_get(int fd, const char *path, const char *name, char *text, struct 
 int cow_note_set(int fd, const char *path, const char *name, const char *text, struct error *err);
 /* Identity of a file that no other file ever had: inode and time of birth, as text[64]. false when it can't be told. */
 bool cow_note_identity(int fd, char *text);
+/* The same without opening the file; symbolic links are not followed. */
+bool cow_note_identity_of(const char *path, char *text);
+
+/* ---- journal.c: interrupted commits ---- */
+
+struct cow_journal {
+	enum { COW_JOURNAL_NONE, COW_JOURNAL_COPYING, COW_JOURNAL_COPIED } state;
+	char identity[64];	/* of the overlay */
+	char overlay[COW_PATH_MAX];
+};
+int cow_journal_get(const struct cow_file *lower, struct cow_journal *j, struct error *err);
+/* Notes durably what is being committed to lower; COW_JOURNAL_NONE removes the note. */
+int cow_journal_set(const struct cow_file *lower, int state, const struct cow_file *overlay, struct error *err);
+/* Whether `overlay` is the one that the journal speaks of. */
+bool cow_journal_names(const struct cow_journal *j, const struct cow_file *overlay);
 /* Notes that whoever runs this chose the backing file named in the header. `path`: where the file will be. */
 int cow_note_origin(int fd, const char *path, const char *backing, struct error *err);
 bool cow_note_is_origin(int fd, const char *path, const char *backing);
@@ -139,12 +159,68 @@ struct cow_file *cow_resolve(const struct cow_file *f, const struct cow_policy *
 enum cow_match {
 	COW_MATCH,		/* size and mtime are those of the header */
 	COW_MATCH_COPY,		/* another mtime, the same content by digest */
+	COW_MATCH_COMMIT,	/* another mtime, from an interrupted commit of that very file */
 	COW_MATCH_CHANGED,	/* another content by digest */
 	COW_MATCH_UNKNOWN,	/* another mtime, and no digest was kept */
 	COW_MATCH_SIZE,		/* another size */
 };
 /* -1 + err when a digest can't be computed. */
 int cow_match(const struct cow_file *f, const struct cow_file *backing, enum cow_match *out, struct error *err);
+
+/* ---- chain.c ---- */
+
+/* cow_chain_open() with the first `writable` files opened and locked for writing. */
+struct cow_chain *cow_chain_open_writable(const char *path, const struct cow_open_options *options, size_t writable,
+					  struct error *err);
+
+/* The chain without its first n files: shares them, is not to be closed. */
+static inline struct cow_chain cow_chain_below(const struct cow_chain *c, size_t n)
+{
+	return (struct cow_chain){ .files = c->files + n, .count = c->count - n, .size = c->size,
+				   .sectors = c->sectors };
+}
+
+/* cow_chain_extent(), neighbours of the same owner joined. */
+void cow_chain_run(const struct cow_chain *chain, uint64_t start, uint64_t max, struct cow_extent *out);
+
+/* ---- copy.c ---- */
+
+/* Copies ranges between files, leaving out zeroes or sharing blocks where that can be. */
+struct cow_copier {
+	int out;
+	bool fresh;		/* out holds nothing yet there: zeroes need not be written */
+	bool no_clone;		/* sharing blocks was tried and is not to be had */
+	uint8_t *buffer;
+};
+void cow_copier_free(struct cow_copier *c);
+int cow_copy(struct cow_copier *c, int in, uint64_t from, uint64_t to, uint64_t n, struct error *err);
+
+/* Length of the run at `at`, at most n, that is data or a hole (beyond the end: a hole). */
+uint64_t cow_data_run(int fd, uint64_t at, uint64_t n, bool *is_data);
+bool cow_is_zero(const void *data, size_t n);
+
+/* ---- build.c: new V3 files in place of others ---- */
+
+/* A V3 file under construction. */
+struct cow_build {
+	struct cow_temp temp;
+	struct cow_file *file;
+	struct cow_copier copier;
+};
+#define cleanup_build cleanup_with(cow_build_drop)
+#define COW_BUILD_INIT { .temp = COW_TEMP_INIT }
+/* Begins an empty V3 file, to be called path, over a backing file. */
+int cow_build_begin(struct cow_build *b, const char *path, const char *backing, struct error *err);
+/* Stores sectors, read through a chain. */
+int cow_build_store(struct cow_build *b, const struct cow_chain *from, uint64_t start, uint64_t length,
+		    struct error *err);
+/*
+ * Makes it durable under its name. `old`: the file it stands for, whose owner,
+ * mode and mtime it takes, since those above it compare the mtime and what they
+ * see through it is the same; NULL for a new file.
+ */
+int cow_build_finish(struct cow_build *b, const struct cow_file *old, bool replace, struct error *err);
+void cow_build_drop(struct cow_build *b);
 
 /* ---- create.c ---- */
 
@@ -157,6 +233,12 @@ char *cow_backing_name(const char *path, struct error *err);
 int cow_header_for(struct cow_header *h, const char *backing, bool digest, char *digest_out, struct error *err);
 /* Notes for a file over the backing file in its header: that it was asked for, and its digest ("" for none). */
 int cow_note_backing(int fd, const char *path, const struct cow_header *h, const char *digest, struct error *err);
+/*
+ * Writes another header over that of a V3 file, whose alignment and mtime stay
+ * (those above it see no change). One write of the first page holds all that
+ * counts, so a killed process leaves the old or the new one.
+ */
+int cow_header_rewrite(const struct cow_file *f, const struct cow_header *h, const char *digest, struct error *err);
 /* Writes an empty V3 overlay into an empty file. */
 int cow_write_empty(int fd, const struct cow_header *h, struct error *err);
 

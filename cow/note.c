@@ -122,34 +122,44 @@ int cow_note_set(int fd, const char *path, const char *name, const char *text, s
 	return error_errno(err, errno, "cannot write the notes about %s", path);
 }
 
-bool cow_note_identity(int fd, char *text)
+static bool identity(int dir, const char *path, int flags, char *text)
 {
 	struct statx sx;
 
-	if (statx(fd, "", AT_EMPTY_PATH, STATX_INO | STATX_BTIME, &sx) || !(sx.stx_mask & STATX_BTIME))
+	if (statx(dir, path, flags, STATX_INO | STATX_BTIME, &sx) || !(sx.stx_mask & STATX_BTIME))
 		return false;
 	snprintf(text, 64, "%" PRIx64 "-%" PRIx64 ".%09" PRIu32, (uint64_t)sx.stx_ino, (uint64_t)sx.stx_btime.tv_sec,
 		 (uint32_t)sx.stx_btime.tv_nsec);
 	return true;
 }
 
+bool cow_note_identity(int fd, char *text)
+{
+	return identity(fd, "", AT_EMPTY_PATH, text);
+}
+
+bool cow_note_identity_of(const char *path, char *text)
+{
+	return identity(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, text);
+}
+
 int cow_note_origin(int fd, const char *path, const char *backing, struct error *err)
 {
-	char identity[64], text[COW_NOTE_MAX];
+	char id[64], text[COW_NOTE_MAX];
 
-	if (!cow_note_identity(fd, identity))
+	if (!cow_note_identity(fd, id))
 		return 0;
-	snprintf(text, sizeof(text), "%s %s", identity, backing);
+	snprintf(text, sizeof(text), "%s %s", id, backing);
 	return cow_note_set(fd, path, "origin", text, err);
 }
 
 bool cow_note_is_origin(int fd, const char *path, const char *backing)
 {
-	char identity[64], text[COW_NOTE_MAX];
+	char id[64], text[COW_NOTE_MAX];
 	size_t n;
 
-	if (!cow_note_identity(fd, identity) || cow_note_get(fd, path, "origin", text, NULL) != 1)
+	if (!cow_note_identity(fd, id) || cow_note_get(fd, path, "origin", text, NULL) != 1)
 		return false;
-	n = strlen(identity);
-	return str_starts(text, identity) && text[n] == ' ' && str_eq(text + n + 1, backing);
+	n = strlen(id);
+	return str_starts(text, id) && text[n] == ' ' && str_eq(text + n + 1, backing);
 }

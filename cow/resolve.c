@@ -83,17 +83,19 @@ static bool is_allowed(const struct search *s, const char *path, const char *rea
 	return false;
 }
 
-static int open_exactly(const char *real)
+static int open_exactly(const char *real, enum cow_lock lock)
 {
-	struct open_how how = { .flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK, .resolve = RESOLVE_NO_SYMLINKS };
+	int flags = (lock == COW_LOCK_WRITE ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK;
+	struct open_how how = { .flags = (uint64_t)flags, .resolve = RESOLVE_NO_SYMLINKS };
 	int fd = (int)syscall(SYS_openat2, AT_FDCWD, real, &how, sizeof(how));
 
-	return fd < 0 && errno == ENOSYS ? open(real, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW) : fd;
+	return fd < 0 && errno == ENOSYS ? open(real, flags | O_NOFOLLOW) : fd;
 }
 
 int cow_match(const struct cow_file *f, const struct cow_file *backing, enum cow_match *out, struct error *err)
 {
 	char expected[COW_NOTE_MAX], actual[COW_DIGEST_MAX];
+	struct cow_journal journal;
 	int kept;
 
 	if (cow_header_matches(&f->header, backing->header.size, &backing->stat)) {
@@ -102,6 +104,13 @@ int cow_match(const struct cow_file *f, const struct cow_file *backing, enum cow
 	}
 	if (f->header.size != backing->header.size) {
 		*out = COW_MATCH_SIZE;
+		return 0;
+	}
+	/* changed by an interrupted commit of this very overlay, which still has all that was written */
+	if (cow_journal_get(backing, &journal, err))
+		return -1;
+	if (cow_journal_names(&journal, f)) {
+		*out = COW_MATCH_COMMIT;
 		return 0;
 	}
 	kept = cow_note_get(f->fd, f->path, "backing-digest", expected, err);
@@ -154,7 +163,7 @@ static struct cow_file *try_path(struct search *s, const char *path)
 		remember(s, RANK_FORBIDDEN, &why);
 		return NULL;
 	}
-	fd = open_exactly(real);
+	fd = open_exactly(real, s->lock);
 	if (fd >= 0)
 		b = cow_file_attach(fd, real, s->lock, &why);
 	else
@@ -164,7 +173,7 @@ static struct cow_file *try_path(struct search *s, const char *path)
 		return NULL;
 	}
 	if (!cow_match(s->file, b, &match, &why)) {
-		if (match <= COW_MATCH_COPY)
+		if (match <= COW_MATCH_COMMIT)
 			return b;
 		explain_mismatch(s->file, b, match, &why);
 	}
@@ -195,7 +204,7 @@ static struct cow_file *try_by_digest(struct search *s, const char *folder, cons
 
 		if (!path || (entry->d_type != DT_REG && entry->d_type != DT_UNKNOWN))
 			continue;
-		fd = open_exactly(path);
+		fd = open_exactly(path, COW_LOCK_NONE);
 		if (fd < 0 || !cow_digest_noted(fd, path, noted) || !str_eq(noted, digest))
 			continue;
 		b = try_path(s, path);

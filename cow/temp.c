@@ -41,6 +41,8 @@ int cow_temp_open(struct cow_temp *t, const char *path, struct error *err)
 	t->fd = fd;
 	t->path = steal_ptr(&final);
 	t->temp = steal_ptr(&temp);
+	/* tells files being made from files left behind; no harm where locks are not to be had */
+	cow_lock(fd, t->temp, COW_LOCK_WRITE, NULL);
 	return 0;
 }
 

@@ -1,0 +1,169 @@
+/*
+ * Commit: what an overlay stores goes into the file below it.
+ *
+ * The lower file is changed in place, however large it is, and the overlay is the
+ * journal: nothing in it is given up before the lower file holds all of it.
+ *
+ *  1. space is reserved for everything: ENOSPC is found while nothing has changed
+ *  2. the lower file gets the note "copying OVERLAY", durably
+ *  3. data is copied, made durable, and a layer's bitmap after it
+ *  4. the note becomes "copied"
+ *  5. an empty overlay is renamed over the old one
+ *  6. the note is removed
+ *
+ * Before 2 the old state is there. Between 2 and 4 the overlay shows what it
+ * always did, and the lower file opened by itself is read through it (chain.c);
+ * a second commit copies again from the start. From 4 on the lower file holds
+ * the new content, and a second commit does 5 and 6.
+ *
+ * Others that stand on the lower file would see it change under them. The kernel
+ * and we find that by its mtime in whole seconds; so a lower file that was
+ * modified in this very second is not touched before the next.
+ */
+#include <fcntl.h>
+#include <string.h>
+#include <time.h>
+
+#include "cow/internal.h"
+#include "cow/ops.h"
+
+struct commit {
+	struct cow_chain *chain;
+	struct cow_file *upper, *lower;
+	struct cow_copier copier;
+};
+
+/* Calls fn for each run of sectors that the overlay owns, as byte ranges of the disk, cut to the lower file's size. */
+static int for_each_owned(struct commit *c, int (*fn)(struct commit *c, uint64_t at, uint64_t n, struct error *err),
+			  struct error *err)
+{
+	for (uint64_t s = 0; s < c->upper->sectors;) {
+		bool owned;
+		uint64_t run = cow_file_run(c->upper, s, c->upper->sectors - s, &owned);
+		uint64_t at = s << COW_SECTOR_SHIFT, n = run << COW_SECTOR_SHIFT;
+
+		if (!c->lower->bitmap && n > c->lower->header.size - at)
+			n = c->lower->header.size - at;
+		if (owned && fn(c, at, n, err))
+			return -1;
+		s += run;
+	}
+	return 0;
+}
+
+/* Space where the overlay has data; its zeroes will be holes. */
+static int reserve(struct commit *c, uint64_t at, uint64_t n, struct error *err)
+{
+	while (n > 0) {
+		bool is_data;
+		uint64_t run = cow_data_run(c->upper->fd, cow_file_place(c->upper, at), n, &is_data);
+
+		if (is_data && fallocate(c->lower->fd, FALLOC_FL_KEEP_SIZE, (off_t)cow_file_place(c->lower, at),
+					 (off_t)run) && errno != EOPNOTSUPP)
+			return error_errno(err, errno, "cannot reserve space in %s", c->lower->path);
+		at += run;
+		n -= run;
+	}
+	return 0;
+}
+
+/* Gives back what was reserved: holes, which is what unwritten space reads as, become holes again. */
+static int unreserve(struct commit *c, uint64_t at, uint64_t n, struct error *err)
+{
+	(void)err;
+	while (n > 0) {
+		bool is_data;
+		uint64_t place = cow_file_place(c->lower, at);
+		uint64_t run = cow_data_run(c->lower->fd, place, n, &is_data);
+
+		if (!is_data)
+			fallocate(c->lower->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)place, (off_t)run);
+		at += run;
+		n -= run;
+	}
+	return 0;
+}
+
+static int copy(struct commit *c, uint64_t at, uint64_t n, struct error *err)
+{
+	if (cow_copy(&c->copier, c->upper->fd, cow_file_place(c->upper, at), cow_file_place(c->lower, at), n, err))
+		return error_prefix(err, "committing %s to %s", c->upper->path, c->lower->path);
+	if (c->lower->bitmap)
+		cow_file_set(c->lower, at >> COW_SECTOR_SHIFT, n >> COW_SECTOR_SHIFT, true);
+	return 0;
+}
+
+/* Waits until a modification gives the file another time, in seconds, than it has. */
+static void leave_second(const struct cow_file *f)
+{
+	const struct timespec step = { .tv_nsec = 10 * 1000 * 1000 };
+	struct timespec now;
+
+	/* the coarse clock is the one that file times are taken from */
+	while (clock_gettime(CLOCK_REALTIME_COARSE, &now) == 0 && now.tv_sec == f->stat.st_mtime)
+		nanosleep(&step, NULL);
+}
+
+static int copy_all(struct commit *c, struct error *err)
+{
+	int ret;
+
+	if (for_each_owned(c, reserve, err)) {
+		for_each_owned(c, unreserve, NULL);
+		return -1;
+	}
+	leave_second(c->lower);
+	if (cow_journal_set(c->lower, COW_JOURNAL_COPYING, c->upper, err) || for_each_owned(c, copy, err))
+		return -1;
+	c->lower->data_dirty = true;
+	ret = cow_file_flush(c->lower);
+	if (ret)
+		return error_errno(err, -ret, "cannot write %s", c->lower->path);
+	return cow_journal_set(c->lower, COW_JOURNAL_COPIED, c->upper, err);
+}
+
+/* An empty overlay in place of the old one. */
+static int empty_overlay(struct commit *c, struct error *err)
+{
+	cleanup_build struct cow_build b = COW_BUILD_INIT;
+
+	if (cow_build_begin(&b, c->upper->path, c->lower->path, err))
+		return -1;
+	return cow_build_finish(&b, c->upper, true, err);
+}
+
+static int check(const struct commit *c, struct cow_journal *j, struct error *err)
+{
+	if (cow_journal_get(c->lower, j, err))
+		return -1;
+	if (j->state == COW_JOURNAL_NONE || cow_journal_names(j, c->upper))
+		return 0;
+	if (j->state == COW_JOURNAL_COPIED) {	/* that one is done, but for the note */
+		j->state = COW_JOURNAL_NONE;
+		return 0;
+	}
+	error_set(err, ERROR_STATE, "the commit of %s into %s was interrupted", j->overlay, c->lower->path);
+	return error_hint(err, "complete it first: uml-cow commit %s", j->overlay);
+}
+
+int cow_commit(const char *overlay, const struct cow_open_options *options, struct error *err)
+{
+	cleanup_chain struct cow_chain *chain = cow_chain_open_writable(overlay, options, 2, err);
+	struct cow_journal j;
+	struct commit c;
+	int ret;
+
+	if (!chain)
+		return -1;
+	if (!chain->files[0]->bitmap)
+		return error_set(err, ERROR_FAILED, "%s is not a COW file", overlay);
+	c = (struct commit){ .chain = chain, .upper = chain->files[0], .lower = chain->files[1] };
+	c.copier.out = c.lower->fd;
+	if (check(&c, &j, err))
+		return -1;
+	ret = j.state == COW_JOURNAL_COPIED ? 0 : copy_all(&c, err);
+	cow_copier_free(&c.copier);
+	if (ret || empty_overlay(&c, err))
+		return -1;
+	return cow_journal_set(c.lower, COW_JOURNAL_NONE, NULL, err);
+}

@@ -1,0 +1,56 @@
+/*
+ * The journal of a commit (commit.c): a note on the lower file that says which
+ * overlay is being copied into it. The overlay itself holds the data, so the
+ * journal is a line: "copying IDENTITY PATH", and "copied …" once the lower file
+ * holds everything. While it says "copying", the lower file alone is neither old
+ * nor new, and chain.c reads it with that overlay on top: new.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "cow/internal.h"
+
+#define NOTE "commit"
+
+int cow_journal_get(const struct cow_file *lower, struct cow_journal *j, struct error *err)
+{
+	char text[COW_NOTE_MAX], state[16];
+	int found = cow_note_get(lower->fd, lower->path, NOTE, text, err);
+
+	_Static_assert(COW_PATH_MAX == 4096, "width of %4095[ below");
+	memset(j, 0, sizeof(*j));
+	if (found <= 0)
+		return found;
+	if (sscanf(text, "%15s %63s %4095[^\n]", state, j->identity, j->overlay) != 3)
+		return error_set(err, ERROR_FAILED, "%s has a damaged note of a commit", lower->path);
+	j->state = str_eq(state, "copying") ? COW_JOURNAL_COPYING : COW_JOURNAL_COPIED;
+	return 0;
+}
+
+int cow_journal_set(const struct cow_file *lower, int state, const struct cow_file *overlay, struct error *err)
+{
+	char text[COW_NOTE_MAX], identity[64] = "";
+	int ret;
+
+	if (state == COW_JOURNAL_NONE) {
+		ret = cow_note_set(lower->fd, lower->path, NOTE, NULL, err);
+	} else {
+		if (!cow_note_identity(overlay->fd, identity))
+			return error_set(err, ERROR_FAILED, "the file system of %s does not tell files apart well "
+					 "enough for a commit", overlay->path);
+		snprintf(text, sizeof(text), "%s %s %s", state == COW_JOURNAL_COPYING ? "copying" : "copied", identity,
+			 overlay->path);
+		ret = cow_note_set(lower->fd, lower->path, NOTE, text, err);
+	}
+	if (!ret && fsync(lower->fd))
+		ret = error_errno(err, errno, "cannot make the notes about %s durable", lower->path);
+	return ret;
+}
+
+bool cow_journal_names(const struct cow_journal *j, const struct cow_file *overlay)
+{
+	char identity[64];
+
+	return j->state != COW_JOURNAL_NONE && cow_note_identity(overlay->fd, identity) &&
+	       str_eq(identity, j->identity);
+}
