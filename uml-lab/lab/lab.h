@@ -1,7 +1,8 @@
 /*
  * A lab description, as lab.yml gives it (design page), after loading: every
  * string has its parameters filled in, every default is applied, every
- * reference (network, share, image of a machine) is resolved or was refused.
+ * reference within the file (network, share, machine) and every path was found
+ * or refused. Only image names are not looked up here: `up` does (image.h).
  *
  * One const schema table (schema.c) yields the loader, the validator, the JSON
  * Schema for editors and the reference page.
@@ -49,9 +50,10 @@ struct lab_address {
 };
 
 struct lab_forward {
-	char *text;		/* as written: "8080:80", "127.0.0.1:2222:22", "auto:80/udp" */
-	char *host_address;	/* "127.0.0.1" unless written */
+	char *text;		/* as written: "8080:80", "127.0.0.1:2222:22", "auto:80/udp" (netplug.h) */
+	char *host_address;	/* "127.0.0.1" unless written; IPv6 without brackets */
 	int host_port;		/* 0: auto */
+	char *guest_address;	/* NULL: the address DHCP hands out */
 	int guest_port;
 	bool udp;
 };
@@ -68,7 +70,7 @@ struct lab_interface {
 	size_t forward_count;
 	bool host;		/* slirp: the host's loopback is 10.0.2.2 */
 	bool restricted;	/* slirp: only the forwards */
-	struct strv allow;	/* slirp + restrict: what may still be reached */
+	struct strv allow;	/* slirp + restrict: what may still be reached, "ADDRESS[/BITS][:PORT[/udp]]" */
 	int mtu;		/* 0: the plug's default */
 	struct lab_mark mark;
 };
@@ -99,7 +101,8 @@ struct lab_machine {
 };
 
 struct lab_share {
-	char *name, *path;	/* absolute, ~ and parameters filled in */
+	char *name;
+	char *path;		/* absolute, ~ and parameters filled in; a writable one outside the lab may be missing yet */
 	bool writable;		/* mode: rw */
 	char *owner;		/* "root", "UID:GID", "host" */
 	uint64_t quota;		/* bytes, 0: none */
@@ -126,6 +129,7 @@ struct lab {
 	char *folder;		/* absolute, where lab.yml lies */
 	char *file;		/* absolute path of lab.yml */
 	char *name, *title, *description;	/* title, description may be NULL */
+	char *base;		/* base: of the machines that name none; NULL when each names its own */
 	struct lab_param *params;
 	size_t param_count;
 	struct lab_network *networks;
@@ -139,18 +143,39 @@ struct lab {
 	size_t check_count;
 };
 
+/* One mistake in a lab.yml. */
+struct lab_problem {
+	int line, column;	/* from 1; column in characters */
+	char *path;		/* "machines.r1.interfaces[0].address", "" for the file as a whole */
+	char *message;		/* what is wrong; allowed: … */
+};
+
+/* All of a file's mistakes, sorted by position. Initialise with { 0 }, free with lab_problems_free(). */
+struct lab_problems {
+	struct lab_problem *items;
+	size_t count;
+	size_t untold;		/* found beyond those that are kept */
+	char *file;		/* its name as the user gave it, for "file:line:column" */
+};
+
 struct lab_load_options {
 	const struct strv *params;	/* "K=V" of --param; NULL: none */
 	const char *user;		/* {{user}}; NULL: the login name of the caller's uid */
-	const char *random_seed;	/* {{random:N}} is derived from this (the session's), so that a reload gives the same; NULL: fresh */
+	const char *random_seed;	/* {{random:N}} is derived from this (the session's), so that a reload
+					 * gives the same; NULL: fresh */
+	bool skip_paths;		/* does not look whether the paths exist: a session's copy, whose lab may be gone */
+	struct lab_problems *problems;	/* when set, the mistakes are also collected here, for JSON and the like */
 };
+
+void lab_problems_free(struct lab_problems *problems);
 
 /*
  * Loads LAB: a folder, a lab.yml, or a name found by dirs_labs(). All of the
  * file's mistakes are told in one go: err->kind is ERROR_LAB and its message
  * holds one line each, "file:line:column: path.to.field: what is wrong; allowed: …" (cut
- * with a count when there are very many). ERROR_NOT_FOUND when there is no such lab.
- * NULL + err on failure. Free with lab_free().
+ * with a count when there are very many). ERROR_NOT_FOUND when there is no such lab,
+ * ERROR_USAGE for a --param the lab does not have.
+ * NULL + err on failure. Free with lab_free(); NULL is fine there.
  */
 struct lab *lab_load(const char *lab, const struct lab_load_options *options, struct error *err);
 
@@ -165,17 +190,19 @@ const struct lab_share *lab_find_share(const struct lab *lab, const char *name);
 
 /* One lab found by lab_list(): enough for `uml-lab list`. */
 struct lab_entry {
-	char *name, *title, *path;	/* path: the folder */
+	char *name;			/* its folder's name: what `up` takes */
+	char *title, *path;		/* title may be NULL; path: the folder */
 	char *problem;			/* first line of what is wrong with it, NULL when it is right */
 	int machines;
 };
-/* All labs in dirs_labs(); owned by the caller (lab_entries_free). */
+/* All labs in dirs_labs(), sorted by name; of two of the same name, the one that `up` takes. Owned by the caller. */
 int lab_list(struct lab_entry **entries, size_t *count, struct error *err);
 void lab_entries_free(struct lab_entry *entries, size_t count);
 
 /*
  * Writes the effective lab as YAML that loads again to the same lab without
- * parameters left (the `lab:` part of session.yml), into a string buffer.
+ * parameters left (the `lab:` part of session.yml), into a string buffer. It
+ * may be put under a key by indenting each of its lines alike.
  */
 int lab_write_effective(const struct lab *lab, struct strbuf *out, struct error *err);
 
@@ -183,7 +210,7 @@ int lab_write_effective(const struct lab *lab, struct strbuf *out, struct error 
 int lab_write_json_schema(FILE *out, struct error *err);
 int lab_write_reference(FILE *out, struct error *err);
 
-/* Parses "HOST:GUEST[/udp]", "ADDRESS:HOST:GUEST", "auto:GUEST". 0, or -1 + err saying what is allowed. */
+/* Parses the text form of a forward (netplug.h). 0, or -1 + err saying what is allowed; *out is left alone then. */
 int lab_parse_forward(const char *text, struct lab_forward *out, struct error *err);
 void lab_forward_free(struct lab_forward *forward);
 
