@@ -8,7 +8,7 @@ $(B)/tests/%: $(B)/tests/unit/%.o $(LIB_FILES)
 	@$(CC) $(LDFLAGS) -o $@ $< -Wl,--as-needed -Wl,--start-group $(LIB_FILES) -Wl,--end-group $(PKG_LIBS) -lcunit -lpthread
 
 .PHONY: unit-tests
-.PRECIOUS: $(B)/tests/unit/%.o
+.PRECIOUS: $(B)/%.o
 unit-tests: $(UNIT_BINS)
 
 # What the shared test images are made of: tests/images keeps a cache by this.
