@@ -1,0 +1,341 @@
+/*
+ * Boots a kernel with stage-0 on a copy of an image and tries everything the
+ * agent can: `stage0_test KERNEL DISK WORKDIR [CONFIG-LINE…]`. Prints a line per
+ * check, ends with 1 when one failed. KERNEL is as in lab.yml (auto, 6.1, a path).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "tests/boot/stage0_host.h"
+#include "uml-lab/machine/kernel.h"
+
+#define STREAM_BYTES (50ull << 20)
+
+static int failures;
+static const char *work;
+
+static bool check(bool ok, const char *what)
+{
+	printf("%s %s\n", ok ? "ok  " : "FAIL", what);
+	fflush(stdout);
+	failures += !ok;
+	return ok;
+}
+
+#define ARGV(...) ((const char *const[]){ __VA_ARGS__, NULL })
+#define SHELL(text) ARGV("sh", "-c", text)
+
+static void since(const struct host *h, const char *what)
+{
+	printf("time %-8s %5lld ms\n", what, (long long)(guest_now_ms() - h->started));
+}
+
+static bool mount_and_boot(struct host *h, char **config, int count, const char *mounted)
+{
+	struct host_frame f;
+	int i;
+
+	if (!check(host_next(h, &f, 30000) && f.type == FRAME_HELLO && frame_u32(f.payload) == FRAME_VERSION,
+		   "HELLO"))
+		return false;
+	since(h, "hello");
+	host_send_text(h, FRAME_CONFIG, 0, "hostname\tr1\nroot\t/dev/ubda\nconsole\ttty0\ncon");
+	host_send_text(h, FRAME_CONFIG, 0, "sole\ttty1\nhost\t10.0.1.2\tr2\tr2.lan\nnameserver\t10.0.2.3\n");
+	for (i = 0; i < count; i++) {
+		host_send_text(h, FRAME_CONFIG, 0, config[i]);
+		host_send_text(h, FRAME_CONFIG, 0, "\n");
+	}
+	host_send(h, FRAME_MOUNT, 0, NULL, 0);
+	if (!check(host_phase(h, mounted, 15000), mounted))
+		return false;
+	since(h, "mounted");
+	return true;
+}
+
+/* A tree of all kinds of things, made on the host, copied in before BOOT and out again later. */
+static void check_copy_in(struct host *h)
+{
+	char path[300];
+	struct run r = { .request = FRAME_PUT, .argv = ARGV("/copied/") };
+
+	snprintf(path, sizeof(path), "%s/tree.tar", work);
+	r.input_fd = open(path, O_RDONLY);
+	check(host_run(h, &r, 1, 60000) && r.status == 0, "PUT of a tree before BOOT");
+	if (r.text[0])
+		printf("     %s\n", r.text);
+	close(r.input_fd);
+}
+
+static void check_copy_out(struct host *h)
+{
+	char path[300];
+	struct run r = { .request = FRAME_GET, .argv = ARGV("/copied") };
+
+	snprintf(path, sizeof(path), "%s/back.tar", work);
+	r.output_fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	check(host_run(h, &r, 1, 60000) && r.status == 0, "GET of the tree");
+	if (r.text[0])
+		printf("     %s\n", r.text);
+	close(r.output_fd);
+}
+
+static void check_copy_errors(struct host *h)
+{
+	struct run r[] = {
+		{ .request = FRAME_GET, .argv = ARGV("/no/such/thing") },
+		{ .request = FRAME_PUT, .argv = ARGV("/tmp"), .input = "this is no tar archive at all" },
+		{ .request = FRAME_PUT, .argv = ARGV("/etc/passwd/x"), .input = "" },
+	};
+
+	check(host_run(h, r, 3, 20000), "bad copies end");
+	check(r[0].errnum == ENOENT && strstr(r[0].text, "/no/such/thing"), "GET of nothing says which");
+	check(r[1].status == -1 && strstr(r[1].text, "archive"), "PUT of garbage says so");
+	check(r[2].errnum == ENOTDIR || r[2].errnum == EEXIST, "PUT below a file");
+}
+
+static void check_statuses(struct host *h)
+{
+	struct run r[] = {
+		{ .argv = SHELL("exit 0") },
+		{ .argv = SHELL("exit 3") },
+		{ .argv = SHELL("kill -SEGV $$") },
+		{ .argv = ARGV("no-such-program") },
+		{ .argv = SHELL("echo out; echo err >&2"), },
+		{ .argv = SHELL("pwd; echo $A $HOME $USER"), .env = ARGV("A=b c"), .cwd = "/etc" },
+		{ .argv = ARGV("true"), .cwd = "/no/where" },
+		{ .argv = ARGV("cat"), .input = "hello" },
+		{ .argv = SHELL("sleep 1000 & echo left") },
+	};
+
+	check(host_run(h, r, 9, 20000), "nine at once end");
+	check(WIFEXITED(r[0].status) && WEXITSTATUS(r[0].status) == 0, "status 0");
+	check(WIFEXITED(r[1].status) && WEXITSTATUS(r[1].status) == 3, "status 3");
+	check(WIFSIGNALED(r[2].status) && WTERMSIG(r[2].status) == SIGSEGV, "killed by SIGSEGV");
+	check(r[3].errnum == ENOENT && strstr(r[3].text, "no-such-program"), "a program that is not there");
+	check(!strcmp(r[4].out, "out\n") && !strcmp(r[4].err, "err\n"), "stderr is separate");
+	check(!strcmp(r[5].out, "/etc\nb c /root root\n"), "folder and environment");
+	check(r[6].errnum == ENOENT && strstr(r[6].text, "/no/where"), "a folder that is not there");
+	check(!strcmp(r[7].out, "hello") && r[7].status == 0, "input and its end");
+	check(!strcmp(r[8].out, "left\n") && r[8].status == 0, "a process left behind doesn't hold EXIT");
+}
+
+static void check_signals(struct host *h)
+{
+	struct run r[] = {
+		{ .argv = ARGV("sleep", "1000"), .signal_after_ms = 100, .signo = SIGTERM, .keep_open = true },
+		{ .argv = SHELL("trap 'exit 9' INT; while :; do sleep 0.05; done"), .signal_after_ms = 200,
+		  .signo = SIGINT, .keep_open = true },
+		{ .argv = ARGV("sleep", "1000"), .close_after_ms = 100, .keep_open = true },
+		{ .argv = SHELL("trap '' HUP; sleep 1000; sleep 1000"), .close_after_ms = 100, .keep_open = true },
+		{ .argv = ARGV("true"), .signal_after_ms = 0, .input_bytes = 0, .flags = 64 },
+	};
+
+	check(host_run(h, r, 5, 20000), "signalled ones end");
+	check(WIFSIGNALED(r[0].status) && WTERMSIG(r[0].status) == SIGTERM, "SIGNAL kills");
+	check(WEXITSTATUS(r[1].status) == 9, "SIGNAL is caught");
+	check(WIFSIGNALED(r[2].status) && WTERMSIG(r[2].status) == SIGHUP, "CLOSE hangs up");
+	check(WIFSIGNALED(r[3].status) && WTERMSIG(r[3].status) == SIGKILL, "CLOSE kills in the end");
+	check(r[4].status == -1 && strstr(r[4].text, "malformed"), "unknown flags are refused");
+}
+
+static void check_terminal(struct host *h)
+{
+	struct run r[] = {
+		{ .argv = SHELL("stty size; tty; cat; echo end"), .flags = EXEC_TERMINAL, .rows = 33, .columns = 99,
+		  .input = "typed\n" },
+		{ .flags = EXEC_TERMINAL | EXEC_LOGIN_SHELL, .env = ARGV("TERM=vt100"), .argv = ARGV(NULL),
+		  .input = "echo $0 $TERM; exit 5\n" },
+		{ .argv = ARGV("sleep", "1000"), .flags = EXEC_TERMINAL, .signal_after_ms = 200, .signo = SIGINT,
+		  .keep_open = true },
+	};
+
+	check(host_run(h, r, 3, 20000), "terminals end");
+	check(strstr(r[0].out, "33 99\r\n/dev/pts/") && strstr(r[0].out, "end\r\n"), "window size and name");
+	check(WEXITSTATUS(r[1].status) == 5 && strstr(r[1].out, "vt100"), "login shell");
+	check(WIFSIGNALED(r[2].status) && WTERMSIG(r[2].status) == SIGINT, "SIGNAL to the foreground group");
+	if (!strstr(r[0].out, "33 99") || WEXITSTATUS(r[1].status) != 5)
+		printf("     %s\n     %s\n", r[0].out, r[1].out);
+}
+
+static void report_rate(const char *what, uint64_t bytes, int64_t begun)
+{
+	int64_t ms = guest_now_ms() - begun;
+
+	printf("rate %-22s %6.1f MB/s\n", what, bytes / 1000.0 / (ms ? ms : 1));
+}
+
+static void check_streams(struct host *h)
+{
+	struct run out = { .argv = SHELL("head -c 52428800 /dev/zero") };
+	struct run in = { .argv = SHELL("wc -c"), .input_bytes = STREAM_BYTES };
+	struct run echo = { .argv = ARGV("cat"), .input_bytes = STREAM_BYTES };
+	struct run slow[] = {
+		{ .argv = SHELL("head -c 2000000 /dev/zero"), .credit_delay_ms = 100 },
+		{ .argv = ARGV("cat"), .input_bytes = 1000000 },
+	};
+
+	check(host_run(h, &out, 1, 300000) && out.out_bytes == STREAM_BYTES && out.status == 0, "50 MiB out");
+	report_rate("out", STREAM_BYTES, out.begun);
+	check(host_run(h, &in, 1, 300000) && strtoull(in.out, NULL, 10) == STREAM_BYTES, "50 MiB in");
+	report_rate("in", STREAM_BYTES, in.begun);
+	check(host_run(h, &echo, 1, 300000) && echo.out_bytes == STREAM_BYTES &&
+		      echo.out_hash == host_pattern_hash(STREAM_BYTES), "50 MiB both ways, unchanged");
+	report_rate("both ways", STREAM_BYTES, echo.begun);
+	check(host_run(h, slow, 2, 60000) && slow[0].out_bytes == 2000000 && slow[1].out_bytes == 1000000 &&
+		      slow[1].out_hash == host_pattern_hash(1000000), "a slow reader and a fast one");
+}
+
+static void check_many(struct host *h)
+{
+	static struct run r[70];
+	int i, ok = 0, refused = 0;
+
+	for (i = 0; i < 20; i++)
+		r[i] = (struct run){ .argv = ARGV("cat"), .input_bytes = 200000 };
+	check(host_run(h, r, 20, 60000), "twenty at once end");
+	for (i = 0; i < 20; i++)
+		ok += r[i].out_hash == host_pattern_hash(200000) && r[i].status == 0;
+	check(ok == 20, "twenty streams, each its own");
+	for (i = 0; i < 70; i++)
+		r[i] = (struct run){ .argv = ARGV("cat"), .keep_open = true, .close_after_ms = 2000 };
+	check(host_run(h, r, 70, 30000), "seventy at once end");
+	for (i = 0; i < 70; i++)
+		refused += r[i].errnum == EAGAIN;
+	check(refused == 70 - (int)FRAME_CHANNELS_MAX, "those beyond the limit are refused");
+}
+
+static void check_garbage(struct host *h)
+{
+	struct frame_credit much = { .stream = STREAM_OUT, .bytes = 0x7fffffff };
+	struct run r = { .argv = SHELL("echo alive") };
+	static const char noise[] = "\x55MLA\1 noise UML\1\0\0\xff\xff\1\1\1\1";
+	uint32_t unused = 0xfffffff0;
+
+	buffer_add(&h->out, noise, sizeof(noise));
+	host_send(h, 999, 0, "x", 1);
+	host_send(h, FRAME_EXEC, 0xffffff00, "x", 1);
+	host_send(h, FRAME_CREDIT, unused, &much, sizeof(much));
+	host_send(h, FRAME_SHUTDOWN, 0, "dance", 5);
+	host_send(h, FRAME_BOOT, 0, NULL, 0);
+	host_send(h, FRAME_PING, 0, NULL, 0);
+	while (!host_phase(h, "pong", 5000))
+		;
+	check(host_run(h, &r, 1, 10000) && !strcmp(r.out, "alive\n"), "garbage is survived");
+}
+
+static void check_freeze(struct host *h)
+{
+	struct run write = { .argv = SHELL("echo x > /frozen-write"), .close_after_ms = 0 };
+	struct run read = { .argv = SHELL("echo read") };
+
+	host_send(h, FRAME_FREEZE, 0, NULL, 0);
+	check(host_phase(h, "frozen", 10000), "FREEZE");
+	check(host_run(h, &read, 1, 10000) && !strcmp(read.out, "read\n"), "the agent works while frozen");
+	check(!host_run(h, &write, 1, 700), "a write waits while frozen");
+	host_send(h, FRAME_THAW, 0, NULL, 0);
+	check(host_phase(h, "thawed", 10000), "THAW");
+	read = (struct run){ .argv = SHELL("while [ ! -e /frozen-write ]; do sleep 0.1; done") };
+	check(host_run(h, &read, 1, 10000), "the write went on");
+}
+
+static void check_machine(struct host *h)
+{
+	struct frame_size size = { .rows = 44, .columns = 111 };
+	struct run r[] = {
+		{ .argv = SHELL("hostname; cat /etc/hostname") },
+		{ .argv = SHELL("grep -c r2.lan /etc/hosts; grep -c uml-lab /etc/hosts") },
+		{ .argv = SHELL("grep nameserver /etc/resolv.conf | head -1") },
+		{ .argv = SHELL("date +%s") },
+		{ .argv = SHELL("stty -F /dev/tty1 size || stty size </dev/tty1") },
+		{ .argv = SHELL("cat /proc/self/oom_score_adj; grep -c . /proc/$PPID/cmdline; ls /dev/ttyS0") },
+	};
+	long long now;
+
+	host_send(h, FRAME_CONSOLE_SIZE, 0, &size, sizeof(size));
+	check(host_run(h, r, 6, 20000), "questions end");
+	now = time(NULL);
+	check(!strcmp(r[0].out, "r1\nr1\n"), "host name");
+	check(!strcmp(r[1].out, "1\n2\n"), "/etc/hosts");
+	check(strstr(r[2].out, "nameserver"), "/etc/resolv.conf");
+	check(llabs(atoll(r[3].out) - now) <= 2, "the clock is the host's");
+	check(!strcmp(r[4].out, "44 111\n"), "console size");
+	check(!strncmp(r[5].out, "0\n", 2) && strstr(r[5].err, "No such file"), "oom score, hidden line");
+}
+
+static void check_set_up(struct host *h)
+{
+	host_send(h, FRAME_SET_UP, 0, NULL, 0);
+	check(host_phase(h, "set-up", 10000), "SET_UP");
+}
+
+static void shut_down(struct host *h)
+{
+	int64_t begun = guest_now_ms();
+
+	host_send_text(h, FRAME_SHUTDOWN, 0, "poweroff");
+	check(host_wait_exit(h, 60000), "SHUTDOWN ends the kernel");
+	printf("time %-8s %5lld ms\n", "down", (long long)(guest_now_ms() - begun));
+}
+
+int main(int argc, char **argv)
+{
+	struct error err = ERROR_INIT;
+	struct kernel kernel;
+	char *initramfs, log[300];
+	struct host h;
+	const char *quick = getenv("STAGE0_QUICK");
+
+	if (argc < 4)
+		return 2;
+	work = argv[3];
+	snprintf(log, sizeof(log), "%s/log", work);
+	if (kernel_find(argv[1], &kernel, &err) < 0 || initramfs_get(&kernel, &initramfs, &err) < 0) {
+		error_print("stage0_test", &err);
+		return 2;
+	}
+	printf("kernel %s, %s\n", kernel.release, initramfs);
+	host_start(&h, kernel.path, initramfs, argv[2], log, NULL);
+	if (!mount_and_boot(&h, argv + 4, argc - 4, "mounted first"))
+		goto out;
+	check_copy_in(&h);
+	host_send(&h, FRAME_BOOT, 0, NULL, 0);
+	check(host_phase(&h, "init", 15000), "init");
+	since(&h, "init");
+	if (!check(host_phase(&h, "ready", 120000), "ready"))
+		goto out;
+	since(&h, "ready");
+	check(host_phase(&h, "login", 60000), "login");
+	since(&h, "login");
+	if (!quick) {
+		check_machine(&h);
+		check_statuses(&h);
+		check_signals(&h);
+		check_terminal(&h);
+		check_copy_out(&h);
+		check_copy_errors(&h);
+		check_garbage(&h);
+		check_many(&h);
+		check_freeze(&h);
+		check_streams(&h);
+	}
+	check_set_up(&h);
+	shut_down(&h);
+	host_end(&h);
+	if (quick)
+		return failures != 0;
+	host_start(&h, kernel.path, initramfs, argv[2], log, NULL);
+	if (mount_and_boot(&h, argv + 4, argc - 4, "mounted again"))
+		shut_down(&h);
+out:
+	host_end(&h);
+	kernel_free(&kernel);
+	free(initramfs);
+	return failures != 0;
+}
