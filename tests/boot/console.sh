@@ -1,0 +1,66 @@
+# The login console as a person sees it: tmux. Typing, Ctrl-] detaches, several look at once, the window's size follows.
+# timeout: 240
+. tests/cases/lib.sh
+need tmux
+
+S=uml-lab-test-$$
+at_exit "tmux -L $S kill-server 2>/dev/null"
+screen() { tmux -L "$S" capture-pane -p -t "$1"; }
+shows() { screen "$1" | grep -qF -- "$2"; }
+
+try_console() { # KERNEL
+	lab con <<-END
+		lab: con
+		base: tiny
+		machines: {m: {memory: 64M, kernel: "$1"}}
+	END
+	rm -rf "$HOME/.local/state"
+	up --wait login "$T/labs/con"
+	tmux -L "$S" kill-server 2>/dev/null
+	tmux -L "$S" -f /dev/null new-session -d -s a -x 90 -y 30 "bash --norc"
+	tmux -L "$S" new-session -d -s b -x 90 -y 30 "bash --norc"
+	tmux -L "$S" send-keys -t a "uml-lab console con/m; echo left with \$?" Enter
+	wait_until 10 shows a "Ctrl-] detaches"
+	tmux -L "$S" send-keys -t a "" Enter
+	tmux -L "$S" send-keys -t a "echo typed-\$((40+2))" Enter
+	wait_until 10 shows a typed-42
+	# A second one sees the same, and types as well.
+	tmux -L "$S" send-keys -t b "uml-lab console con/m" Enter
+	wait_until 10 shows b typed-42
+	tmux -L "$S" send-keys -t b "echo from-b-\$((1+1))" Enter
+	wait_until 10 shows a from-b-2
+	# The size of the smallest window is the guest's.
+	tmux -L "$S" send-keys -t a "stty size" Enter
+	wait_until 10 shows a "30 90"
+	tmux -L "$S" resize-window -t a -x 70 -y 20
+	wait_until 10 sh -c "tmux -L $S send-keys -t a 'stty size' Enter; sleep 0.3; tmux -L $S capture-pane -p -t a | grep -qF '20 70'"
+	# Ctrl-C goes to the guest, Ctrl-] leaves, and the terminal is sane again.
+	tmux -L "$S" send-keys -t a "sleep 1000" Enter
+	tmux -L "$S" send-keys -t a C-c
+	tmux -L "$S" send-keys -t a "echo alive-\$((2+3))" Enter
+	wait_until 10 shows a alive-5
+	tmux -L "$S" send-keys -t a C-]
+	wait_until 10 shows a "left with 0"
+	tmux -L "$S" send-keys -t a "clear; echo again-\$((3+3))" Enter
+	wait_until 10 shows a again-6
+	# shell: a terminal of its own, job control, its exit status
+	tmux -L "$S" send-keys -t a "clear; uml-lab shell con/m; echo shell ended with \$?" Enter
+	wait_until 10 shows a "#"
+	tmux -L "$S" send-keys -t a "tty; exit 9" Enter
+	wait_until 10 shows a "shell ended with 9"
+	shows a /dev/pts/ || fail "no pseudo-terminal"
+	# Everything that was printed is in the log.
+	expect 0 uml-lab log con/m
+	says typed-42
+	says "Linux version"
+	expect 0 uml-lab down con
+	wait_until 10 sh -c "! pgrep -u $(id -u) -f 'uml-lab consol[e] con/m'"
+	# Without a terminal: said so, with status 2.
+	expect 2 uml-lab console con/m
+	expect 2 uml-lab shell con/m
+}
+
+for k in $(kernels); do
+	echo "== $k"
+	try_console "$k"
+done

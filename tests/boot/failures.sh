@@ -1,0 +1,106 @@
+# When it does not work: the real cause, in words, and nothing left behind.
+# timeout: 240
+. tests/cases/lib.sh
+at_exit end_sessions
+
+gone() { [ -z "$(find "$XDG_RUNTIME_DIR/uml-lab" -mindepth 1 2>/dev/null)" ]; }
+
+# No such image, no such kernel, a network and a share: all told at once.
+lab wrong <<-END
+	lab: wrong
+	base: tiny
+	networks: {lan: {}}
+	machines:
+	  a: {base: debain-12}
+	  b: {kernel: "9.9"}
+	  c: {interfaces: [{network: lan}]}
+END
+expect 1 uml-lab up "$T/labs/wrong"
+says "debain-12"
+says "9.9"
+says "c: eth0: networks"
+
+# An init that dies is a kernel panic: its text is the cause.
+lab panic <<-END
+	lab: panic
+	base: tiny
+	machines: {m: {memory: 64M, kernel_args: [panic=1]}}
+END
+for k in $(kernels); do
+	sed -i "s/{memory: 64M, [^}]*}/{memory: 64M, kernel: \"$k\"}/" "$T/labs/panic/lab.yml"
+	rm -rf "$HOME/.local/state"
+	up "$T/labs/panic"
+	uml-lab exec panic -- sh -c 'echo 1 > /proc/sys/kernel/sysrq; sleep 0.2; echo c > /proc/sysrq-trigger' >/dev/null 2>&1
+	wait_until 20 sh -c 'uml-lab status panic | grep -q failed'
+	expect 0 uml-lab status panic
+	says "panic"
+	says "sysrq"
+	wait_until 5 gone
+done
+
+# Too little memory for the kernel, an image that is no file system.
+truncate -s 20M "$T/empty.img"
+lab empty <<-END
+	lab: empty
+	machines: {m: {memory: 64M, base: $T/empty.img}}
+END
+expect 1 uml-lab up "$T/labs/empty"
+says "root"
+wait_until 5 gone
+
+# Setup that fails: the machine stays up for a look, the failure is told with its last words.
+lab script <<-END
+	lab: script
+	base: tiny
+	machines:
+	  m:
+	    memory: 64M
+	    setup: |
+	      echo "about to fail"
+	      ls /nonexistent-folder
+	      echo "not reached"
+END
+expect 1 uml-lab up "$T/labs/script"
+says "setup"
+says "nonexistent-folder"
+expect 0 uml-lab exec script -- true
+expect 0 uml-lab log --which startup script
+says "about to fail"
+says_not "not reached"
+expect 0 uml-lab down script
+
+# A base that changed under an overlay is refused, with the way out.
+cp "$(uml-lab image show --json tiny | python3 -c 'import json,sys; print(json.load(sys.stdin)["path"])')" "$T/own.img"
+chmod 644 "$T/own.img"
+lab own <<-END
+	lab: own
+	machines: {m: {memory: 64M, base: $T/own.img}}
+END
+expect 0 uml-lab up "$T/labs/own"
+expect 0 uml-lab down own
+touch -d "2020-01-01" "$T/own.img"
+expect 1 uml-lab up "$T/labs/own"
+says "uml-lab reset own"
+expect 0 uml-lab reset own --yes
+expect 0 uml-lab up "$T/labs/own"
+expect 0 uml-lab down own
+
+# The guest's own poweroff and reboot.
+lab off <<-END
+	lab: off
+	base: tiny
+	machines: {m: {memory: 64M}}
+END
+expect 0 uml-lab up "$T/labs/off"
+run uml-lab exec off -- poweroff
+wait_until 20 sh -c 'uml-lab status off | grep -q stopped'
+wait_until 5 gone
+expect 0 uml-lab up "$T/labs/off"
+before=$(uml-lab exec off -- cat /proc/sys/kernel/random/boot_id)
+run uml-lab exec off -- reboot
+wait_until 20 sh -c "id=\$(uml-lab exec off -- cat /proc/sys/kernel/random/boot_id) && [ -n \"\$id\" ] && [ \"\$id\" != $before ]"
+expect 0 uml-lab down off
+
+# Ctrl-C while starting: what was started is stopped.
+timeout -s INT 0.5 uml-lab up "$T/labs/off" >"$T/out" 2>"$T/err"
+wait_until 20 gone
