@@ -1,0 +1,260 @@
+/* What this host gives to machines, tried for real where that is cheap: `doctor`, and before `up`. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "uml-lab/base/cleanup.h"
+#include "uml-lab/base/dirs.h"
+#include "uml-lab/base/file.h"
+#include "uml-lab/machine/machine.h"
+#include "uml-lab/machine/sandbox.h"
+
+#define FILES_ENOUGH 4096		/* hostfs holds one descriptor for each open inode */
+#define SPACE_ENOUGH (2ull << 30)	/* bytes: a Debian image and a few overlays */
+#define SHM_ENOUGH (256ull << 20)
+
+enum { OK, WARNING, BROKEN };
+
+static void __attribute__((format(printf, 3, 4))) say(struct host_check *check, int level, const char *fmt, ...)
+{
+	va_list ap;
+
+	check->level = level;
+	va_start(ap, fmt);
+	vsnprintf(check->detail, sizeof(check->detail), fmt, ap);
+	va_end(ap);
+}
+
+static void remedy(struct host_check *check, const char *text)
+{
+	snprintf(check->remedy, sizeof(check->remedy), "%s", text);
+}
+
+static void check_namespaces(struct host_check *check)
+{
+	char reason[256];
+
+	if (sandbox_namespaces_work(reason, sizeof(reason))) {
+		say(check, OK, "allowed: each machine runs in a sandbox of its own");
+		return;
+	}
+	say(check, WARNING, "not usable (%s): machines are held together by their process group only", reason);
+	remedy(check, "allow unprivileged user namespaces: sysctl kernel.unprivileged_userns_clone=1, "
+		      "user.max_user_namespaces above 0, or an AppArmor profile for uml-lab");
+}
+
+/* Whether memory from a file there can be executed, as UML does with its own. */
+static bool can_execute_from(const char *folder)
+{
+	cleanup_close int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0700);
+	void *page;
+
+	if (fd < 0 || ftruncate(fd, 4096) < 0)
+		return false;
+	page = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED, fd, 0);
+	if (page == MAP_FAILED)
+		return false;
+	munmap(page, 4096);
+	return true;
+}
+
+static void check_shm(struct host_check *check)
+{
+	struct statvfs fs;
+	char free_space[16], reason[256];
+	bool usable;
+
+	if (statvfs("/dev/shm", &fs) < 0) {
+		say(check, BROKEN, "cannot be looked at: %s", strerror(errno));
+		remedy(check, "mount a tmpfs at /dev/shm");
+		return;
+	}
+	uint64_t left = (uint64_t)fs.f_bavail * fs.f_frsize;
+
+	str_human_size(left, free_space, sizeof(free_space));
+	usable = left >= SHM_ENOUGH && can_execute_from("/dev/shm");
+	if (usable)
+		say(check, OK, "executable, %s free", free_space);
+	else if (sandbox_namespaces_work(reason, sizeof(reason)))
+		say(check, OK, "%s free%s; each machine gets one of its own", free_space,
+		    fs.f_flag & ST_NOEXEC ? ", noexec" : "");
+	else
+		say(check, BROKEN, "%s free%s: guests' memory cannot lie there, and no private one can be made (%s)",
+		    free_space, fs.f_flag & ST_NOEXEC ? ", noexec" : "", reason);
+	if (check->level)
+		remedy(check, "remount it: mount -o remount,exec,size=50% /dev/shm; or allow user namespaces");
+}
+
+static void check_kernels(struct host_check *check)
+{
+	struct kernel *kernels = NULL;
+	size_t count = 0;
+	struct error err = ERROR_INIT;
+	cleanup_strbuf struct strbuf list = STRBUF_INIT;
+
+	if (kernel_list(&kernels, &count, &err) < 0 || !count) {
+		say(check, BROKEN, "none was found%s%s", err.message[0] ? ": " : "", err.message);
+		remedy(check, "apt install user-mode-linux");
+		free(kernels);
+		return;
+	}
+	for (size_t i = 0; i < count; i++) {
+		strbuf_printf(&list, "%s%s (%s)%s", i ? ", " : "", kernels[i].release, kernels[i].path,
+			      kernels[i].modules ? "" : " without modules");
+		kernel_free(&kernels[i]);
+	}
+	free(kernels);
+	say(check, OK, "%s", list.failed ? "found" : list.data);
+}
+
+static void check_ptrace(struct host_check *check)
+{
+	static const char path[] = "/proc/sys/kernel/yama/ptrace_scope";
+	cleanup_free char *text = NULL;
+
+	if (!file_exists(path)) {
+		say(check, OK, "not restricted");
+	} else if (file_read_all(path, 64, &text, NULL, NULL) < 0) {
+		say(check, WARNING, "%s cannot be read", path);
+	} else if (atoi(text) < 2) {
+		say(check, OK, "scope %d: children may be traced, which is all UML needs", atoi(text));
+	} else {
+		say(check, BROKEN, "scope %d: UML cannot trace its guests' processes", atoi(text));
+		remedy(check, "sysctl kernel.yama.ptrace_scope=1");
+	}
+}
+
+static void check_files(struct host_check *check)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		say(check, WARNING, "cannot be read: %s", strerror(errno));
+	else if (limit.rlim_max >= FILES_ENOUGH)
+		say(check, OK, "%llu at most", (unsigned long long)limit.rlim_max);
+	else
+		say(check, WARNING, "%llu at most: shares with many files open may run out",
+		    (unsigned long long)limit.rlim_max);
+	if (check->level)
+		remedy(check, "raise the hard limit of open files (limits.conf, LimitNOFILE=)");
+}
+
+static void check_space(struct host_check *check)
+{
+	struct error err = ERROR_INIT;
+	cleanup_free char *state = dirs_state(&err);
+	struct statvfs fs;
+	char human[16];
+
+	if (!state || statvfs(state, &fs) < 0) {
+		say(check, BROKEN, "%s", state ? strerror(errno) : err.message);
+		remedy(check, "set XDG_STATE_HOME to a folder that can be written");
+		return;
+	}
+	uint64_t left = (uint64_t)fs.f_bavail * fs.f_frsize;
+
+	say(check, left >= SPACE_ENOUGH ? OK : left >= SPACE_ENOUGH / 16 ? WARNING : BROKEN, "%s free in %s",
+	    str_human_size(left, human, sizeof(human)), state);
+	if (check->level)
+		remedy(check, "free some space (uml-lab gc), or set XDG_STATE_HOME to a roomier place");
+}
+
+static void check_fuse(struct host_check *check)
+{
+	if (access("/dev/fuse", R_OK | W_OK) == 0) {
+		say(check, OK, "accessible");
+		return;
+	}
+	say(check, WARNING, "%s: shares and looking into disks need it", strerror(errno));
+	remedy(check, "modprobe fuse, or ask for access to /dev/fuse");
+}
+
+static void check_runtime(struct host_check *check)
+{
+	struct error err = ERROR_INIT;
+	cleanup_free char *runtime = dirs_runtime(&err);
+
+	if (runtime && getenv("XDG_RUNTIME_DIR"))
+		say(check, OK, "%s", runtime);
+	else if (runtime)
+		say(check, OK, "%s (XDG_RUNTIME_DIR is not set)", runtime);
+	else
+		say(check, BROKEN, "%s", err.message);
+	if (check->level)
+		remedy(check, err.hint[0] ? err.hint : "log in through a session that sets XDG_RUNTIME_DIR");
+}
+
+static void check_own(struct host_check *check)
+{
+	static const char *const names[] = {"uml-netplug", "stage0"};
+	struct error err = ERROR_INIT;
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		cleanup_free char *path = dirs_own(names[i], &err);
+
+		if (path)
+			continue;
+		say(check, BROKEN, "%s", err.message);
+		remedy(check, "install uml-lab as a whole (make install), or run it from its build folder");
+		return;
+	}
+	say(check, OK, "uml-netplug and stage0 are there");
+}
+
+/* Whether a program is in PATH or where administrators' tools lie. */
+static bool has_program(const char *name)
+{
+	cleanup_free char *all = str_printf(NULL, "%s:/usr/sbin:/sbin", getenv("PATH") ?: "/usr/bin:/bin");
+	cleanup_strv struct strv folders = STRV_INIT;
+
+	if (!all || strv_split(&folders, all, ':', NULL) < 0)
+		return false;
+	for (size_t i = 0; i < folders.count; i++) {
+		cleanup_free char *path = file_join(NULL, folders.items[i], name);
+
+		if (path && access(path, X_OK) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void check_tools(struct host_check *check)
+{
+	bool mke2fs = has_program("mke2fs"), mmdebstrap = has_program("mmdebstrap");
+
+	if (mke2fs && mmdebstrap) {
+		say(check, OK, "mke2fs and mmdebstrap are there");
+	} else if (mke2fs) {
+		say(check, WARNING, "mmdebstrap is missing: Debian images cannot be built, only imported");
+		remedy(check, "apt install mmdebstrap");
+	} else {
+		say(check, BROKEN, "mke2fs is missing: no image can be made");
+		remedy(check, "apt install e2fsprogs mmdebstrap");
+	}
+}
+
+int machine_host_checks(struct host_check *checks, int max)
+{
+	static const struct {
+		const char *name;
+		void (*fn)(struct host_check *check);
+	} all[] = {
+		{"user namespaces", check_namespaces}, {"/dev/shm", check_shm},	    {"UML kernels", check_kernels},
+		{"ptrace", check_ptrace},	       {"open files", check_files}, {"disk space", check_space},
+		{"/dev/fuse", check_fuse},	       {"runtime folder", check_runtime}, {"own programs", check_own},
+		{"image tools", check_tools},
+	};
+	int count = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(all) && count < max; i++, count++) {
+		checks[count] = (struct host_check){.name = all[i].name};
+		all[i].fn(&checks[count]);
+	}
+	return count;
+}

@@ -1,0 +1,205 @@
+/*
+ * One start of the kernel. Its descriptors: 0 is /dev/null, 1 and 2 a pipe of
+ * ours (what UML says before its consoles work, and why it could not start), 3
+ * and 4 the two consoles, 5 the agent's line; each a stream socketpair of its
+ * own, since UML makes them non-blocking and raw (uml_args.c names the numbers).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "uml-lab/base/cleanup.h"
+#include "uml-lab/base/file.h"
+#include "uml-lab/base/log.h"
+#include "uml-lab/machine/supervisor.h"
+
+#define LINES 3				/* con0, con1, agent */
+#define EARLY_LINE_MAX 1024
+
+/* How UML says that the guest wants to reboot: see uml_args.c. */
+#define REBOOT_MARK "Failed to exec kernel"
+
+/* ---- what linux.uml prints on its stdout and stderr ---- */
+
+static void early_lines(struct supervisor *sv)
+{
+	struct strbuf *line = &sv->early_line;
+	char *end;
+
+	while (line->length && ((end = memchr(line->data, '\n', line->length)) || line->length > EARLY_LINE_MAX)) {
+		size_t length = end ? (size_t)(end - line->data) : line->length;
+
+		while (end && length && line->data[length - 1] == '\r')
+			length--;
+		if (length)
+			log_info("kernel: %.*s", (int)length, line->data);
+		sv->rebooting |= str_starts(line->data, REBOOT_MARK);
+		strbuf_consume(line, end ? (size_t)(end - line->data) + 1 : line->length);
+	}
+}
+
+static void drop_early(struct supervisor *sv)
+{
+	loop_remove_fd(sv->early_source);
+	sv->early_source = NULL;
+	if (sv->early >= 0)
+		close(steal_fd(&sv->early));
+}
+
+static void read_early(struct supervisor *sv, bool all)
+{
+	char chunk[4096];
+	ssize_t got;
+
+	do {
+		got = read(sv->early, chunk, sizeof(chunk));
+		if (got > 0) {
+			tail_add(&sv->early_tail, chunk, (size_t)got);
+			strbuf_add(&sv->early_line, chunk, (size_t)got);
+			early_lines(sv);
+		}
+	} while ((got > 0 && all) || (got < 0 && errno == EINTR));
+	if (got == 0 || (got < 0 && errno != EAGAIN))
+		drop_early(sv);
+}
+
+static void on_early(void *arg, int fd, uint32_t events)
+{
+	(void)fd;
+	(void)events;
+	read_early(arg, false);
+}
+
+/* ---- the process tree ---- */
+
+static void on_sandbox(void *arg, int fd, uint32_t events)
+{
+	struct supervisor *sv = arg;
+	int status;
+
+	(void)fd;
+	(void)events;
+	loop_remove_fd(sv->sandbox_source);
+	sv->sandbox_source = NULL;
+	sandbox_reap(&sv->sandbox, &status);
+	supervisor_kernel_ended(sv, status);
+}
+
+void launch_cleanup(struct supervisor *sv)
+{
+	cleanup_free char *umid = file_join(NULL, sv->spec->runtime, "uml");
+
+	loop_remove_fd(sv->sandbox_source);
+	sv->sandbox_source = NULL;
+	sandbox_kill(&sv->sandbox);
+	boot_end(sv);
+	relay_detach(sv, "the machine ended");
+	console_detach(sv);
+	if (sv->early >= 0)
+		read_early(sv, true);
+	drop_early(sv);
+	if (sv->early_line.length)
+		strbuf_putc(&sv->early_line, '\n');
+	early_lines(sv);
+	strbuf_free(&sv->early_line);
+	mconsole_drain(sv);
+	if (umid)
+		file_remove_tree(umid, NULL);
+}
+
+struct ends {
+	int ours[LINES + 1], theirs[LINES + 1];	/* the last pair is the pipe */
+};
+
+static void close_ends(struct ends *ends)
+{
+	for (int i = 0; i <= LINES; i++) {
+		if (ends->ours[i] >= 0)
+			close(ends->ours[i]);
+		if (ends->theirs[i] >= 0)
+			close(ends->theirs[i]);
+	}
+}
+
+static int open_ends(struct ends *ends, struct error *err)
+{
+	int pair[2];
+
+	for (int i = 0; i <= LINES; i++) {
+		int failed = i == LINES ? pipe2(pair, O_CLOEXEC)
+					: socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
+		if (failed)
+			return error_errno(err, errno, "cannot make the machine's consoles");
+		ends->ours[i] = pair[0];
+		ends->theirs[i] = pair[1];
+		if (fcntl(pair[0], F_SETFL, O_NONBLOCK) < 0)
+			return error_errno(err, errno, "cannot make the machine's consoles");
+	}
+	return 0;
+}
+
+/* Hands our ends to those who read them. */
+static int attach(struct supervisor *sv, struct ends *ends, struct error *err)
+{
+	int consoles[CONSOLES] = {steal_fd(&ends->ours[0]), steal_fd(&ends->ours[1])};
+
+	if (console_attach(sv, consoles, err) < 0 || relay_attach(sv, steal_fd(&ends->ours[2]), err) < 0)
+		return -1;
+	sv->early = steal_fd(&ends->ours[LINES]);
+	sv->early_source = loop_add_fd(sv->loop, sv->early, EPOLLIN, on_early, sv, err);
+	if (!sv->early_source)
+		return -1;
+	sv->sandbox_source = loop_add_fd(sv->loop, sv->sandbox.keeper.pidfd, EPOLLIN, on_sandbox, sv, err);
+	return sv->sandbox_source ? 0 : -1;
+}
+
+static int start(struct supervisor *sv, const struct strv *argv, const struct ends *ends, struct error *err)
+{
+	const char *wanted = getenv("UML_LAB_SANDBOX");
+	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int fds[] = {null, ends->theirs[LINES], ends->theirs[LINES], ends->theirs[0], ends->theirs[1], ends->theirs[2]};
+	struct sandbox_spec spec = {
+		.program = sv->spec->kernel.path,
+		.argv = (const char *const *)argv->items,
+		.cwd = sv->spec->runtime,
+		.fds = fds,
+		.fd_count = ARRAY_SIZE(fds),
+		.memory = sv->spec->memory,
+		.no_namespaces = str_eq(wanted, "process-group"),
+	};
+
+	if (null < 0)
+		return error_errno(err, errno, "cannot open /dev/null");
+	return sandbox_start(&sv->sandbox, &spec, err);
+}
+
+int launch_kernel(struct supervisor *sv, struct error *err)
+{
+	struct ends ends = {{-1, -1, -1, -1}, {-1, -1, -1, -1}};
+	cleanup_strv struct strv argv = STRV_INIT;
+	int result = -1;
+
+	mconsole_reset(sv);
+	sv->rebooting = false;
+	sv->failure[0] = '\0';
+	sv->early_tail.length = 0;
+	sv->launched_ms = loop_now_ms();
+	/* argv[0]: a name that cannot be executed, which people see in ps. */
+	if (strv_addf(&argv, err, "uml: %s/%s", sv->spec->session, sv->spec->name) == 0 &&
+	    uml_args_build(sv->spec, &argv, err) == 0 && uml_args_link(sv->spec, sv->initramfs, err) == 0 &&
+	    open_ends(&ends, err) == 0 && start(sv, &argv, &ends, err) == 0)
+		result = attach(sv, &ends, err);
+	close_ends(&ends);
+	if (result < 0) {
+		launch_cleanup(sv);
+		return error_prefix(err, "cannot start the machine");
+	}
+	log_info("kernel %s runs as process %d, sandbox: %s", sv->spec->kernel.release, sv->sandbox.kernel.pid,
+		 sv->sandbox.walls);
+	boot_begin(sv);
+	supervisor_set_state(sv, MACHINE_BOOTING, "");
+	return 0;
+}

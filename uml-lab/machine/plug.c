@@ -1,0 +1,477 @@
+/*
+ * uml-netplug and the guest's connections to it (netplug/control.h).
+ *
+ * We listen on RUNTIME/ethN for each interface. What the guest connects is kept
+ * here and a duplicate handed to the plug: the guest spins when its peer's end
+ * closes (uml-facts.md, trap 6), and a plug that died is replaced without the
+ * guest noticing. The new one is told all there is: ports, connections, forwards.
+ *
+ * Requests are answered in any order, by sequence number; each is remembered
+ * until then, with the client that waits for it, if any. A plug that keeps dying is
+ * started again ever more slowly, and no more after DEATHS_MAX quick deaths: the
+ * machine goes on without network, and its log says so.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "netplug/control.h"
+#include "uml-lab/base/cleanup.h"
+#include "uml-lab/base/dirs.h"
+#include "uml-lab/base/file.h"
+#include "uml-lab/base/log.h"
+#include "uml-lab/machine/supervisor.h"
+
+#define QUICK_MS 10000
+#define DEATHS_MAX 8
+#define DELAY_MS 250		/* doubled with each quick death */
+#define END_GRACE_MS 2000
+
+struct plug_request {
+	struct plug_request *next;
+	uint32_t sequence;
+	enum netplug_type type;
+	size_t port;
+	char *spec;		/* of forwards */
+	uint64_t client;	/* who waits for the answer, 0: nobody */
+};
+
+static void start_plug(struct supervisor *sv);
+
+/* ---- requests ---- */
+
+static void free_request(struct plug_request *request)
+{
+	free(request->spec);
+	free(request);
+}
+
+/* Remembers a request under the next number. NULL when memory is out. */
+static struct plug_request *remember(struct plug *plug, enum netplug_type type, size_t port, const char *spec,
+				     uint64_t client)
+{
+	struct plug_request *request = calloc(1, sizeof(*request));
+
+	if (!request)
+		return NULL;
+	*request = (struct plug_request){.next = plug->requests, .sequence = ++plug->sequence, .type = type,
+					 .port = port, .client = client};
+	if (spec && !(request->spec = str_dup(spec, NULL))) {
+		free(request);
+		return NULL;
+	}
+	plug->requests = request;
+	return request;
+}
+
+static struct plug_request *take_request(struct plug *plug, uint32_t sequence)
+{
+	for (struct plug_request **p = &plug->requests; *p; p = &(*p)->next) {
+		struct plug_request *request = *p;
+
+		if (request->sequence != sequence)
+			continue;
+		*p = request->next;
+		return request;
+	}
+	return NULL;
+}
+
+static void log_failure(int result, struct error *err)
+{
+	if (result < 0)
+		log_error(err);
+}
+
+static void send_port(struct supervisor *sv, size_t i)
+{
+	const struct machine_interface *iface = &sv->spec->interfaces[i];
+	struct plug_request *request = remember(&sv->plug, NETPLUG_ADD_PORT, i, NULL, 0);
+	struct netplug_port_config config;
+	struct error err = ERROR_INIT;
+
+	if (!request)
+		return;
+	netplug_port_config_init(&config, (uint32_t)i);
+	memcpy(config.mac, iface->mac, sizeof(config.mac));
+	config.restrict_access = iface->restricted;
+	config.host_access = iface->host;
+	if (iface->mtu)
+		config.mtu = (uint32_t)iface->mtu;
+	snprintf(config.hostname, sizeof(config.hostname), "%s", sv->spec->name);
+	log_failure(netplug_control_send_add_port(sv->plug.control, request->sequence, &config, &err), &err);
+}
+
+static void send_connection(struct supervisor *sv, size_t i)
+{
+	struct plug_request *request = remember(&sv->plug, NETPLUG_CONNECT, i, NULL, 0);
+	struct error err = ERROR_INIT;
+
+	if (request)
+		log_failure(netplug_control_send_connect(sv->plug.control, request->sequence, (uint32_t)i,
+							 sv->plug.ports[i].connection, &err), &err);
+}
+
+static int send_forward(struct supervisor *sv, size_t i, bool add, const char *spec, uint64_t client, struct error *err)
+{
+	struct plug_request *request = remember(&sv->plug, add ? NETPLUG_FORWARD_ADD : NETPLUG_FORWARD_REMOVE, i, spec,
+						client);
+
+	if (!request)
+		return error_oom(err);
+	if (netplug_control_send_forward(sv->plug.control, request->sequence, (uint32_t)i, add, spec, err) == 0)
+		return 0;
+	free_request(take_request(&sv->plug, request->sequence));
+	return -1;
+}
+
+/* ---- forwards ---- */
+
+/* The list for reports is that of all ports. */
+static void gather_forwards(struct supervisor *sv)
+{
+	strv_free(&sv->plug.forwards);
+	for (size_t i = 0; i < sv->plug.port_count; i++)
+		for (size_t j = 0; j < sv->plug.ports[i].forwards.count; j++)
+			strv_add(&sv->plug.forwards, sv->plug.ports[i].forwards.items[j], NULL);
+}
+
+/* Removes what listens on the same host port; with `with`, puts that in its place. */
+static void note_forward(struct supervisor *sv, size_t port, const char *spec, const char *with)
+{
+	struct strv kept = STRV_INIT, *forwards = &sv->plug.ports[port].forwards;
+	struct netplug_forward a, b;
+
+	for (size_t i = 0; i < forwards->count; i++)
+		if (netplug_forward_parse(spec, &a, NULL) < 0 || netplug_forward_parse(forwards->items[i], &b, NULL) < 0 ||
+		    !netplug_forward_same_host(&a, &b))
+			strv_add(&kept, forwards->items[i], NULL);
+	if (with)
+		strv_add(&kept, with, NULL);
+	strv_free(forwards);
+	*forwards = kept;
+	gather_forwards(sv);
+	supervisor_tell(sv);
+}
+
+static void answer(struct supervisor *sv, uint64_t number, const struct netplug_reply *reply)
+{
+	struct client *client = control_client(sv, number);
+
+	if (!client)
+		return;
+	if (reply->status)
+		client_answer_failure(client, (enum error_kind)reply->status, reply->text);
+	else if (reply->text[0])
+		client_answer_text(client, FRAME_STATUS, reply->text);
+	if (!reply->status && control_client(sv, number))
+		client_answer_done(client);
+}
+
+static void take_reply(struct supervisor *sv, uint32_t sequence, const struct netplug_reply *reply)
+{
+	struct plug_request *request = take_request(&sv->plug, sequence);
+
+	if (!request)
+		return;
+	if (reply->status) {
+		log_warn("uml-netplug, eth%zu%s%s: %s", request->port, request->spec ? ", " : "",
+			 request->spec ? request->spec : "", reply->text);
+		if (!request->client)
+			console_note(sv, "network, eth%zu%s%s: %s", request->port, request->spec ? ", forward " : "",
+				     request->spec ? request->spec : "", reply->text);
+	} else if (request->type == NETPLUG_FORWARD_ADD) {
+		sv->plug.forwarded = true;
+		note_forward(sv, request->port, reply->text, reply->text);
+	} else if (request->type == NETPLUG_FORWARD_REMOVE) {
+		note_forward(sv, request->port, request->spec, NULL);
+	}
+	if (request->client)
+		answer(sv, request->client, reply);
+	free_request(request);
+}
+
+static void list_forwards(struct client *client, const struct strv *forwards)
+{
+	cleanup_strbuf struct strbuf text = STRBUF_INIT;
+
+	for (size_t i = 0; i < forwards->count; i++)
+		strbuf_printf(&text, "%s\n", forwards->items[i]);
+	client_answer_text(client, FRAME_STATUS, text.length && !text.failed ? text.data : "");
+	client_answer_done(client);
+}
+
+/* Words of "VERB IFACE SPEC"; false when it isn't that. Returns the interface's index in *port. */
+static bool parse_request(struct supervisor *sv, const struct strv *words, size_t *port)
+{
+	int64_t index;
+
+	if (words->count < 2 || !str_starts(words->items[1], "eth") ||
+	    str_to_i64(words->items[1] + 3, 0, (int64_t)sv->plug.port_count - 1, &index) < 0)
+		return false;
+	*port = (size_t)index;
+	if (str_eq(words->items[0], "list"))
+		return words->count == 2;
+	return words->count == 3 && (str_eq(words->items[0], "add") || str_eq(words->items[0], "remove"));
+}
+
+void plug_forward(struct supervisor *sv, struct client *client, const char *text)
+{
+	cleanup_strv struct strv words = STRV_INIT;
+	struct netplug_forward forward;
+	struct error err = ERROR_INIT;
+	size_t port;
+
+	if (strv_split(&words, text, ' ', &err) < 0 || !parse_request(sv, &words, &port))
+		client_answer_failure(client, ERROR_USAGE, "wanted: add|remove|list, a SLIRP interface of the machine, a forward");
+	else if (str_eq(words.items[0], "list"))
+		list_forwards(client, &sv->plug.ports[port].forwards);
+	else if (netplug_forward_parse(words.items[2], &forward, &err) < 0 ||
+		 (sv->plug.control < 0 && error_set(&err, ERROR_FAILED, "uml-netplug does not run now")) ||
+		 send_forward(sv, port, str_eq(words.items[0], "add"), words.items[2], client_number(client), &err) < 0)
+		client_answer_failure(client, err.kind, err.message);
+}
+
+/* ---- the guest's connections ---- */
+
+static void drop_connection(struct plug_port *port)
+{
+	loop_remove_fd(port->connection_source);
+	port->connection_source = NULL;
+	if (port->connection >= 0)
+		close(steal_fd(&port->connection));
+}
+
+/* The guest closed its end (ip link set down): the plug notices by itself. */
+static void on_hangup(void *arg, int fd, uint32_t events)
+{
+	(void)fd;
+	if (events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR))
+		drop_connection(arg);
+}
+
+static void on_guest(void *arg, int listener, uint32_t events)
+{
+	struct plug_port *port = arg;
+	struct supervisor *sv = port->sv;
+	cleanup_close int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct ucred peer;
+	socklen_t size = sizeof(peer);
+
+	(void)events;
+	if (fd < 0)
+		return;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || !sandbox_contains(&sv->sandbox, peer.pid)) {
+		log_warn("a process that is not the guest's (%d) connected to %s", (int)peer.pid, port->path);
+		return;
+	}
+	drop_connection(port);
+	port->connection_source = loop_add_fd(sv->loop, fd, EPOLLRDHUP, on_hangup, port, NULL);
+	if (!port->connection_source)
+		return;
+	port->connection = steal_fd(&fd);
+	if (sv->plug.control >= 0)
+		send_connection(sv, (size_t)(port - sv->plug.ports));
+}
+
+/* ---- its life ---- */
+
+/* Tells a fresh plug all there is. First the lab's forwards; later those in force. */
+static void replay(struct supervisor *sv)
+{
+	struct error err = ERROR_INIT;
+
+	for (size_t i = 0; i < sv->plug.port_count; i++) {
+		const struct plug_port *port = &sv->plug.ports[i];
+		const struct strv *forwards = sv->plug.forwarded ? &port->forwards : &sv->spec->interfaces[i].forwards;
+
+		send_port(sv, i);
+		if (port->connection >= 0)
+			send_connection(sv, i);
+		for (size_t j = 0; j < forwards->count; j++)
+			log_failure(send_forward(sv, i, true, forwards->items[j], 0, &err), &err);
+	}
+}
+
+static void on_control(void *arg, int fd, uint32_t events)
+{
+	struct supervisor *sv = arg;
+	struct netplug_message message;
+	struct error err = ERROR_INIT;
+	int got;
+
+	(void)events;
+	while ((got = netplug_control_receive(fd, &message, &err)) == 1) {
+		if (message.header.type == NETPLUG_READY)
+			replay(sv);
+		else if (message.header.type == NETPLUG_REPLY)
+			take_reply(sv, message.header.sequence, &message.u.reply);
+	}
+	if (got < 0) {	/* its end is seen by its pidfd */
+		loop_remove_fd(sv->plug.control_source);
+		sv->plug.control_source = NULL;
+	}
+}
+
+static void forget_plug(struct supervisor *sv)
+{
+	struct plug *plug = &sv->plug;
+
+	loop_remove_fd(plug->control_source);
+	loop_remove_fd(plug->child_source);
+	plug->control_source = plug->child_source = NULL;
+	if (plug->control >= 0)
+		close(steal_fd(&plug->control));
+	plug->id = (struct process_id){0};
+	while (plug->requests) {
+		struct plug_request *request = take_request(plug, plug->requests->sequence);
+		struct client *client = control_client(sv, request->client);
+
+		if (client)
+			client_answer_failure(client, ERROR_FAILED, "uml-netplug ended before it answered");
+		free_request(request);
+	}
+}
+
+static void schedule(struct supervisor *sv)
+{
+	struct plug *plug = &sv->plug;
+
+	plug->quick_deaths = loop_now_ms() - plug->last_start_ms < QUICK_MS ? plug->quick_deaths + 1 : 0;
+	if (plug->quick_deaths > DEATHS_MAX) {
+		log_warn("uml-netplug keeps ending: the machine goes on without network");
+		console_note(sv, "the network plug keeps ending: no network any more");
+		return;
+	}
+	loop_arm_timer(plug->timer, plug->quick_deaths ? DELAY_MS << (plug->quick_deaths - 1) : 0);
+}
+
+static void on_death(void *arg, int fd, uint32_t events)
+{
+	struct supervisor *sv = arg;
+	char how[64];
+	int status = 0;
+
+	(void)fd;
+	(void)events;
+	loop_remove_fd(sv->plug.child_source);
+	sv->plug.child_source = NULL;
+	child_wait(&sv->plug.child, -1, &status, NULL);
+	log_warn("uml-netplug %s; another one is started", child_describe_status(status, how, sizeof(how)));
+	forget_plug(sv);
+	schedule(sv);
+	supervisor_tell(sv);
+}
+
+static int spawn(struct supervisor *sv, struct error *err)
+{
+	struct plug *plug = &sv->plug;
+	cleanup_close int ours = -1, theirs = -1;
+	const char *argv[] = {plug->program, "--control-fd", "3", NULL};
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+		return error_errno(err, errno, "cannot make a socket for uml-netplug");
+	ours = pair[0];
+	theirs = pair[1];
+	struct child_fd fds[] = {{theirs, 3}};
+	struct child_spec spec = {.argv = argv, .fds = fds, .fd_count = ARRAY_SIZE(fds), .null_stdin = true,
+				  .new_session = true, .death_signal = SIGKILL, .no_new_privs = true};
+
+	if (child_spawn(&plug->child, &spec, err) < 0)
+		return -1;
+	process_identify(plug->child.pid, &plug->id);
+	plug->control = steal_fd(&ours);
+	plug->control_source = loop_add_fd(sv->loop, plug->control, EPOLLIN, on_control, sv, err);
+	plug->child_source = loop_add_fd(sv->loop, plug->child.pidfd, EPOLLIN, on_death, sv, err);
+	return plug->control_source && plug->child_source ? 0 : -1;
+}
+
+static void start_plug(struct supervisor *sv)
+{
+	struct error err = ERROR_INIT;
+
+	sv->plug.last_start_ms = loop_now_ms();
+	if (spawn(sv, &err) == 0) {
+		supervisor_tell(sv);
+		return;
+	}
+	log_error(&err);
+	child_end(&sv->plug.child, 0);
+	forget_plug(sv);
+	schedule(sv);
+}
+
+static void on_timer(void *arg)
+{
+	start_plug(arg);
+}
+
+static int open_port(struct supervisor *sv, size_t i, struct error *err)
+{
+	struct plug_port *port = &sv->plug.ports[i];
+
+	*port = (struct plug_port){.sv = sv, .listener = -1, .connection = -1};
+	port->path = str_printf(err, "%s/eth%zu", sv->spec->runtime, i);
+	if (!port->path)
+		return -1;
+	port->listener = netplug_listen(port->path, err);
+	if (port->listener < 0)
+		return -1;
+	port->listener_source = loop_add_fd(sv->loop, port->listener, EPOLLIN, on_guest, port, err);
+	return port->listener_source ? 0 : -1;
+}
+
+int plug_open(struct supervisor *sv, struct error *err)
+{
+	struct plug *plug = &sv->plug;
+
+	if (!sv->spec->interface_count)
+		return 0;
+	plug->program = dirs_own("uml-netplug", err);
+	plug->ports = calloc(sv->spec->interface_count, sizeof(*plug->ports));
+	if (!plug->program)
+		return -1;
+	if (!plug->ports)
+		return error_oom(err);
+	for (; plug->port_count < sv->spec->interface_count; plug->port_count++)
+		if (open_port(sv, plug->port_count, err) < 0) {
+			plug->port_count++;	/* so that plug_close() looks at it too */
+			return -1;
+		}
+	plug->timer = loop_add_timer(sv->loop, -1, on_timer, sv, err);
+	if (!plug->timer)
+		return -1;
+	plug->last_start_ms = loop_now_ms();
+	return spawn(sv, err);
+}
+
+void plug_close(struct supervisor *sv)
+{
+	struct plug *plug = &sv->plug;
+
+	forget_plug(sv);	/* closes the control socket: the plug ends by itself */
+	if (plug->child.pid && child_wait(&plug->child, END_GRACE_MS, NULL, NULL) < 0)
+		child_end(&plug->child, 0);
+	for (size_t i = 0; i < plug->port_count; i++) {
+		struct plug_port *port = &plug->ports[i];
+
+		drop_connection(port);
+		loop_remove_fd(port->listener_source);
+		if (port->listener >= 0) {
+			unlink(port->path);
+			close(port->listener);
+		}
+		strv_free(&port->forwards);
+		free(port->path);
+	}
+	strv_free(&plug->forwards);
+	free(plug->ports);
+	free(plug->program);
+	plug->ports = NULL;
+	plug->program = NULL;
+	plug->port_count = 0;
+}

@@ -1,0 +1,289 @@
+/*
+ * The parts of a supervisor, which know each other through one context:
+ *
+ *	supervise.c	states, stop, restart: the life of the machine
+ *	launch.c	one start of the kernel: sockets, sandbox, its early messages
+ *	uml_args.c	its command line
+ *	disk_check.c	what must hold before it may start
+ *	boot.c		dialogue with the agent until ready: configuration, files, scripts
+ *	console.c	the login console and its log
+ *	relay.c		the agent's line and its channels
+ *	control.c	the control socket and its clients
+ *	status.c	the answer to FRAME_STATUS
+ *	plug.c		uml-netplug and the guest's connections to it
+ *	mconsole.c	UML's management console
+ *
+ * Everything runs in the loop's one thread.
+ */
+#ifndef UML_LAB_MACHINE_SUPERVISOR_H
+#define UML_LAB_MACHINE_SUPERVISOR_H
+
+#include <sys/types.h>
+
+#include "uml-lab/base/loop.h"
+#include "uml-lab/machine/machine.h"
+#include "uml-lab/machine/sandbox.h"
+#include "uml-lab/machine/wire.h"
+
+#define CONSOLES 2			/* con0: kernel and /dev/console; con1: tty1, where images have their getty */
+#define TAIL_SIZE 4096			/* bytes of output kept for telling causes */
+#define BOOT_TIMEOUT_MS 120000
+#define STOP_TIMEOUT_MS 20000		/* for a stop by signal */
+
+/* The last output of something, to be quoted. */
+struct tail {
+	char text[TAIL_SIZE];
+	size_t length;
+};
+
+void tail_add(struct tail *tail, const void *data, size_t length);
+/* The last `lines` lines that hold text, escape sequences and control characters removed, joined by " | ". */
+void tail_last_lines(const struct tail *tail, int lines, char *out, size_t size);
+/* Copies the rest of the line after the last occurrence of a word; false when there is none. */
+bool tail_find(const struct tail *tail, const char *word, char *out, size_t size);
+
+struct console {
+	int log;			/* console.log, append */
+	off_t log_size;
+	int fds[CONSOLES];		/* -1 while no kernel runs */
+	struct loop_fd *sources[CONSOLES];
+	bool login_side;		/* con1 has spoken since the boot: input goes there */
+	struct strbuf input;		/* typed, not yet taken by the guest */
+	struct tail tail;
+	uint16_t rows, columns;		/* last told to the guest */
+};
+
+struct supervisor;
+struct channel;
+
+/* What a channel's owner hears: the agent's frames. EXIT and ERROR are the last; the channel is gone after. */
+typedef void (*channel_fn)(void *arg, const struct wire_frame *frame);
+
+struct channel {
+	struct channel *next;
+	uint32_t id;			/* towards the agent */
+	channel_fn fn;			/* NULL: its owner went away, the agent's last frame is awaited */
+	void *arg;
+	uint64_t pending;		/* bytes of DATA_OUT and DATA_ERR not yet credited */
+};
+
+struct relay {
+	int fd;				/* the agent's line, -1 while no kernel runs */
+	struct loop_fd *source;
+	struct wire wire;
+	bool writing;			/* EPOLLOUT is asked for */
+	bool hello;			/* the agent has spoken */
+	struct channel *channels;
+	unsigned int channel_count;
+	uint32_t last_id;
+};
+
+enum boot_step {
+	BOOT_AGENT, BOOT_MOUNT, BOOT_FILES, BOOT_INIT, BOOT_SYSTEM, BOOT_SETUP, BOOT_SET_UP, BOOT_STARTUP, BOOT_DONE,
+};
+
+struct boot {
+	enum boot_step step;
+	bool first;			/* the overlay was never set up */
+	bool login;			/* a login sits on the console */
+	struct channel *channel;	/* of the files or the script under way */
+	int input;			/* what goes into it: a descriptor of a file; -1: none */
+	uint32_t window;		/* bytes that may still be sent */
+	int log;			/* startup.log while a script runs, -1 otherwise */
+	struct tail output;		/* of the script */
+	struct loop_timer *timer;
+	char problem[512];		/* what a script did wrong: the cause in READY */
+};
+
+struct control {
+	char *path;
+	int fd;
+	struct loop_fd *source;
+	struct client *clients;
+	unsigned int client_count;
+	bool held;			/* clients' requests are not read: the agent's line is full */
+};
+
+struct plug_port {
+	struct supervisor *sv;
+	char *path;			/* socket the guest's interface connects to */
+	int listener;
+	struct loop_fd *listener_source;
+	int connection;			/* the guest's, kept so that a plug may die; -1: link down */
+	struct loop_fd *connection_source;
+	struct strv forwards;		/* in force, in full */
+};
+
+struct plug {
+	struct child child;
+	struct process_id id;
+	struct loop_fd *child_source;
+	int control;
+	struct loop_fd *control_source;
+	struct plug_port *ports;
+	size_t port_count;
+	struct plug_request *requests;	/* sent and not yet answered */
+	uint32_t sequence;
+	struct loop_timer *timer;
+	int64_t last_start_ms;
+	bool forwarded;			/* forwards are in force: those count now, not the lab's */
+	int quick_deaths;
+	struct strv forwards;		/* of all ports, for reports */
+	char *program;
+};
+
+struct mconsole {
+	int notify;			/* receives UML's notifications */
+	struct loop_fd *source;
+	char socket[108];		/* the kernel's management console, "" until told */
+	char panic[512];		/* text of a panic, "" without */
+};
+
+struct supervisor {
+	const struct machine_spec *spec;
+	machine_report_fn report;
+	void *report_arg;
+	struct loop *loop;
+	int runtime;			/* the runtime folder, flock'ed: this is the supervisor's lock */
+	struct process_id self;
+
+	enum machine_state state;
+	char cause[ERROR_MESSAGE_MAX];
+	bool done;
+	bool stopping;			/* somebody asked for the end */
+	bool set_up;
+	int restarts, failures;		/* automatic restarts; those in a row without READY between */
+	int64_t launched_ms, ready_ms, begun_ms;
+	struct loop_timer *stop_timer, *restart_timer;
+	int stop_left_ms;		/* after the polite request, before force */
+
+	struct sandbox sandbox;
+	struct loop_fd *sandbox_source;
+	char failure[ERROR_MESSAGE_MAX];	/* why the kernel is being killed, "" when it is not */
+	char *initramfs;
+	int early;			/* stdout and stderr of linux.uml */
+	struct loop_fd *early_source;
+	struct tail early_tail;
+	struct strbuf early_line;
+	bool rebooting;
+
+	struct console console;
+	struct relay relay;
+	struct boot boot;
+	struct control control;
+	struct plug plug;
+	struct mconsole mconsole;
+};
+
+/* supervise.c */
+void supervisor_set_state(struct supervisor *sv, enum machine_state state, const char *cause);
+/* Tells the present state again: something else in the report changed. */
+void supervisor_tell(struct supervisor *sv);
+/* The machine can't go on: kills the guest; the cause is told when it is gone. */
+void supervisor_fail(struct supervisor *sv, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Begins the end. force: at once. */
+void supervisor_stop(struct supervisor *sv, bool force, int timeout_ms);
+/* The kernel's process tree is gone. */
+void supervisor_kernel_ended(struct supervisor *sv, int status);
+
+/* launch.c */
+int launch_kernel(struct supervisor *sv, struct error *err);
+/* Reads what the ended kernel still left behind, and closes all that was its own. */
+void launch_cleanup(struct supervisor *sv);
+
+/* uml_args.c: the command line without argv[0]; disks and initrd are named by links in the runtime folder, see there. */
+int uml_args_build(const struct machine_spec *spec, struct strv *out, struct error *err);
+/* Makes the links. */
+int uml_args_link(const struct machine_spec *spec, const char *initramfs, struct error *err);
+/* Whether a word may be given to the kernel besides ours; err says why not. */
+int uml_args_check_word(const char *word, struct error *err);
+
+/* disk_check.c: everything that would make the kernel fail or panic later, told now (uml-facts.md, trap 3). */
+int disk_check(const struct machine_disk *disk, struct error *err);
+int disk_check_space(const struct machine_spec *spec, struct error *err);
+int disk_check_memory(const struct machine_spec *spec, bool no_namespaces, struct error *err);
+
+/* boot.c */
+int boot_init(struct supervisor *sv, struct error *err);
+void boot_begin(struct supervisor *sv);
+/* A frame of the agent on channel 0. */
+void boot_frame(struct supervisor *sv, const struct wire_frame *frame);
+/* The agent's line takes data again. */
+void boot_resume(struct supervisor *sv);
+void boot_end(struct supervisor *sv);
+
+/* console.c */
+int console_open(struct supervisor *sv, struct error *err);
+void console_close(struct supervisor *sv);
+/* Takes over the descriptors. */
+int console_attach(struct supervisor *sv, const int fds[CONSOLES], struct error *err);
+void console_detach(struct supervisor *sv);
+/* A line of our own in the log and to those who watch. */
+void console_note(struct supervisor *sv, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Text in the log and to those who watch. */
+void console_output(struct supervisor *sv, const void *data, size_t length);
+void console_input(struct supervisor *sv, const void *data, size_t length);
+/* At most `bytes` last bytes of the log. */
+void console_replay(struct supervisor *sv, uint32_t bytes, struct strbuf *out);
+/* Tells the guest the size (0: unknown) if it is another than before. */
+void console_resize(struct supervisor *sv, uint16_t rows, uint16_t columns);
+
+/* relay.c */
+int relay_attach(struct supervisor *sv, int fd, struct error *err);
+/* Ends all channels with FRAME_ERROR saying why. */
+void relay_detach(struct supervisor *sv, const char *why);
+/* A frame to the agent. -1: it is not there, or its line is full. */
+int relay_send(struct supervisor *sv, enum frame_type type, uint32_t channel, const void *payload, size_t length);
+int relay_send_text(struct supervisor *sv, enum frame_type type, const char *text);
+/* NULL + err when there is no agent or there are too many channels. */
+struct channel *relay_open(struct supervisor *sv, channel_fn fn, void *arg, struct error *err);
+/* The owner goes away: the agent is told, frames that still come are dropped. */
+void relay_abandon(struct supervisor *sv, struct channel *channel);
+/* The owner has consumed bytes of the channel's output. */
+void relay_credit(struct supervisor *sv, struct channel *channel, uint32_t bytes);
+/* Whether so much is queued for the agent that nobody should add bulk data. */
+bool relay_congested(const struct supervisor *sv);
+
+/* control.c */
+int control_open(struct supervisor *sv, struct error *err);
+void control_close(struct supervisor *sv);
+/* STATE frames to those who watch. */
+void control_tell_state(struct supervisor *sv);
+/* Whether any client has asked for STATE frames. */
+bool control_is_watched(const struct supervisor *sv);
+void control_console_data(struct supervisor *sv, const void *data, size_t length);
+/* Frees clients that went away; between turns of the loop. */
+void control_reap(struct supervisor *sv);
+/* The agent's line takes data again. */
+void control_resume(struct supervisor *sv);
+
+/* One client, for status.c and plug.c, who answer it later. */
+struct client;
+void client_answer_text(struct client *client, enum frame_type type, const char *text);
+void client_answer_failure(struct client *client, enum error_kind kind, const char *text);
+/* FRAME_DONE. */
+void client_answer_done(struct client *client);
+/* A number that never names another client, and the client with it, NULL when it is gone. */
+uint64_t client_number(const struct client *client);
+struct client *control_client(struct supervisor *sv, uint64_t number);
+
+/* status.c: malloc'ed JSON; NULL + err. */
+char *status_json(struct supervisor *sv, struct error *err);
+
+/* plug.c */
+int plug_open(struct supervisor *sv, struct error *err);
+void plug_close(struct supervisor *sv);
+/* "add|remove|list IFACE SPEC" of a client, which is answered now or later. */
+void plug_forward(struct supervisor *sv, struct client *client, const char *text);
+
+/* mconsole.c */
+int mconsole_open(struct supervisor *sv, struct error *err);
+void mconsole_close(struct supervisor *sv);
+/* Forgets what the last kernel told. */
+void mconsole_reset(struct supervisor *sv);
+/* Takes notifications that still wait. */
+void mconsole_drain(struct supervisor *sv);
+/* Sends a command ("cad"); its answer is not awaited. */
+int mconsole_send(struct supervisor *sv, const char *command, struct error *err);
+
+#endif
