@@ -136,6 +136,7 @@ static int find_users(void *arg, const char *path, struct strv *users, struct er
 
 struct make_options {
 	const char *suite;
+	const char *mirror;
 	struct strv include;
 	uint64_t size;
 	bool replace;
@@ -173,7 +174,8 @@ static int run_build(const void *options, const struct strv *operands, struct er
 {
 	const struct make_options *o = options;
 	const char *name = operands->items[0];
-	struct image_debian debian = { .suite = o->suite, .include = &o->include, .verbose = cli_verbose };
+	struct image_debian debian = { .suite = o->suite, .include = &o->include, .mirror = o->mirror,
+				       .verbose = cli_verbose };
 	struct display display;
 	struct image_options common = to_image_options(o, &display);
 	int result;
@@ -202,6 +204,8 @@ static int run_import(const void *options, const struct strv *operands, struct e
 static const struct cli_option build_options[] = {
 	{ "suite", 0, CLI_STRING, offsetof(struct make_options, suite), "SUITE",
 	  "Debian release by code name (told by NAME for debian-12 and debian-13)" },
+	{ "mirror", 0, CLI_STRING, offsetof(struct make_options, mirror), "URI",
+	  "Debian mirror to take packages from (the one the host's apt uses)" },
 	{ "include", 0, CLI_LIST, offsetof(struct make_options, include), "PKGS",
 	  "further packages, comma-separated; may be repeated" },
 	{ "size", 0, CLI_SIZE, offsetof(struct make_options, size), "SIZE", "size of the disk; it is sparse" },

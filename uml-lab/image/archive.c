@@ -206,9 +206,7 @@ static int extract(struct extraction *x, struct error *err)
 	}
 	if (!x->progress.entries)
 		return error_set(err, ERROR_FAILED, "the archive is empty");
-	x->progress.phase = "finishing";
-	tell(x);
-	return image_fs_finish(x->fs, err);
+	return 0;
 }
 
 int image_archive_extract(struct archive *a, struct image_fs *fs, const struct image_options *options,

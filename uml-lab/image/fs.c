@@ -230,8 +230,8 @@ static struct image_node *walk(struct image_fs *fs, const char *path, const char
 	return more ? NULL : folder;
 }
 
-/* The node of a hard link's target, in *out, or NULL there when it has not come (yet). */
-static int find_target(struct image_fs *fs, const char *path, struct image_node **out, struct error *err)
+/* The node at a path in *out, or NULL there when it has not come (yet). */
+static int find_node(struct image_fs *fs, const char *path, struct image_node **out, struct error *err)
 {
 	struct image_node *node = fs->tree.root;
 	const char *name;
@@ -332,7 +332,7 @@ static int add_hard_link(struct image_fs *fs, const struct image_entry *entry, s
 	uint8_t type;
 	size_t length;
 
-	if (find_target(fs, entry->target, &target, err)) {
+	if (find_node(fs, entry->target, &target, err)) {
 		char quoted[256];
 
 		return error_prefix(err, "hard link to '%s'", image_quote(entry->target, quoted, sizeof(quoted)));
@@ -486,6 +486,19 @@ void image_fs_extend(struct image_fs *fs, uint64_t size)
 		fs->file.end = size;
 }
 
+int image_fs_remove(struct image_fs *fs, const char *path, struct error *err)
+{
+	struct image_node *node = NULL;
+	int result;
+
+	if (end_file(fs, err))
+		return -1;
+	result = find_node(fs, path, &node, err);
+	if (!result && node)
+		result = node->parent ? replace(fs, node, err) : refuse_root(err);
+	return result ? name_entry(path, err) : 0;
+}
+
 /* ---- the end ---- */
 
 /* Makes a link that waited, if its target is there by now: 1; 0 when it is not; -1. */
@@ -494,7 +507,7 @@ static int make_link(struct image_fs *fs, const struct fs_link *link, struct err
 	struct image_entry entry = { .path = link->path, .target = link->target, .hard_link = true };
 	struct image_node *target;
 
-	if (find_target(fs, link->target, &target, err))
+	if (find_node(fs, link->target, &target, err))
 		return -1;
 	if (!target)
 		return 0;

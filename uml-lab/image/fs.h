@@ -65,6 +65,9 @@ int image_fs_write(struct image_fs *fs, uint64_t offset, const void *data, size_
 /* The size of the regular file just added, when it ends in a hole. */
 void image_fs_extend(struct image_fs *fs, uint64_t size);
 
+/* Removes a path and all below it; one that is not there is fine. */
+int image_fs_remove(struct image_fs *fs, const char *path, struct error *err);
+
 /* Writes what is pending: link targets to come, folders, free-space maps. The file system is whole after. */
 int image_fs_finish(struct image_fs *fs, struct error *err);
 

@@ -114,6 +114,7 @@ int image_build_tiny(const char *name, const struct image_options *options, stru
 struct image_debian {
 	const char *suite;	/* "bookworm", "trixie"; NULL: told by the name ("debian-12") */
 	const struct strv *include;	/* further packages; an item may hold several, comma-separated; may be NULL */
+	const char *mirror;	/* URI; NULL: what the host's apt uses */
 	bool verbose;		/* what the tools print is shown instead of kept for a failure */
 };
 

@@ -66,7 +66,7 @@ struct archive *image_archive_new(struct error *err);
 void image_archive_release(struct archive **a);
 #define cleanup_archive __attribute__((cleanup(image_archive_release)))
 
-/* Writes all entries of an opened archive into the file system and finishes it. */
+/* Adds all entries of an opened archive to the file system; image_fs_finish() is left to the caller. */
 int image_archive_extract(struct archive *a, struct image_fs *fs, const struct image_options *options,
 			  struct error *err);
 /* The same from a descriptor. `name` is for messages. */

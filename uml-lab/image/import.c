@@ -8,6 +8,7 @@
 
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/base/file.h"
+#include "uml-lab/image/files.h"
 #include "uml-lab/image/image_internal.h"
 
 #define RELEASE_SIZE_MAX 8192
@@ -31,6 +32,23 @@ static void release_value(const char *text, const char *key, char *value, size_t
 		snprintf(value, size, "%.*s", (int)(n < size ? n : size - 1), line);
 		return;
 	}
+}
+
+int image_file_add(struct image_fs *fs, const struct image_file *file, time_t now, struct error *err)
+{
+	struct image_entry entry = {
+		.path = file->path,
+		.mode = file->mode,
+		.target = S_ISLNK(file->mode) ? file->content : NULL,
+		.device_major = file->device_major,
+		.device_minor = file->device_minor,
+		.mtime.tv_sec = now,
+		.atime.tv_sec = now,
+	};
+
+	if (image_fs_add(fs, &entry, err))
+		return -1;
+	return S_ISREG(file->mode) ? image_fs_write(fs, 0, file->content, strlen(file->content), err) : 0;
 }
 
 int image_describe(struct image_fs *fs, json_t *meta, struct error *err)
@@ -69,7 +87,7 @@ static int import_fd(struct image_draft *draft, int fd, const char *source, json
 	struct image_fs *fs = image_fs_open(draft->path, 0, err);
 	int result = -1;
 
-	if (fs && !image_archive_extract_fd(fd, source, fs, draft->options, err))
+	if (fs && !image_archive_extract_fd(fd, source, fs, draft->options, err) && !image_fs_finish(fs, err))
 		result = image_describe(fs, meta, err);
 	image_fs_close(fs);
 	return result;

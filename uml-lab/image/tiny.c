@@ -16,8 +16,8 @@
 
 #include "uml-lab/base/child.h"
 #include "uml-lab/base/cleanup.h"
+#include "uml-lab/image/files.h"
 #include "uml-lab/image/image_internal.h"
-#include "uml-lab/image/tiny_files.h"
 
 #define TINY_SIZE (64 * IMAGE_MIB)
 #define BUSYBOX_PACKAGE "busybox-static"
@@ -100,42 +100,21 @@ static int list_applets(struct busybox *b, struct error *err)
 	return 0;
 }
 
-static int add(struct image_fs *fs, time_t now, const char *path, mode_t mode, const char *target, struct error *err)
-{
-	struct image_entry entry = { .path = path, .mode = mode, .target = target };
-
-	entry.mtime.tv_sec = entry.atime.tv_sec = now;
-	return image_fs_add(fs, &entry, err);
-}
-
-static int add_file(struct image_fs *fs, time_t now, const struct tiny_file *file, struct error *err)
-{
-	struct image_entry entry = {
-		.path = file->path,
-		.mode = file->mode,
-		.target = file->content,
-		.device_major = file->device_major,
-		.device_minor = file->device_minor,
-		.mtime.tv_sec = now,
-		.atime.tv_sec = now,
-	};
-
-	if (image_fs_add(fs, &entry, err))
-		return -1;
-	return S_ISREG(file->mode) ? image_fs_write(fs, 0, file->content, strlen(file->content), err) : 0;
-}
-
 static int fill(struct image_fs *fs, const struct busybox *b, const struct image_options *options, struct error *err)
 {
+	static const struct image_file program = IMAGE_FILE("bin/busybox", 0755, "");
+
 	for (size_t i = 0; i < tiny_file_count; i++)
-		if (add_file(fs, b->mtime, &tiny_files[i], err))
+		if (image_file_add(fs, &tiny_files[i], b->mtime, err))
 			return -1;
-	if (add(fs, b->mtime, "bin/busybox", S_IFREG | 0755, NULL, err) ||
-	    image_fs_write(fs, 0, b->program, b->size, err))
+	if (image_file_add(fs, &program, b->mtime, err) || image_fs_write(fs, 0, b->program, b->size, err))
 		return -1;
-	for (size_t i = 0; i < b->applets.count; i++)
-		if (add(fs, b->mtime, b->applets.items[i], S_IFLNK | 0777, "/bin/busybox", err))
+	for (size_t i = 0; i < b->applets.count; i++) {
+		struct image_file applet = IMAGE_LINK(b->applets.items[i], "/bin/busybox");
+
+		if (image_file_add(fs, &applet, b->mtime, err))
 			return -1;
+	}
 	return image_check_cancel(options, err) ? -1 : image_fs_finish(fs, err);
 }
 
