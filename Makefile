@@ -46,7 +46,7 @@ MANPAGES :=
 MODULES := uml-lab/base cow netplug hostfs uml-lab/lab uml-lab/image uml-lab/session uml-lab/machine uml-lab/guest uml-lab/cmd
 -include $(wildcard $(addsuffix /module.mk,$(MODULES)))
 
-obj = $(patsubst %.c,$(B)/%.o,$(1))
+obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
 LIB_FILES := $(foreach l,$(LIBS),$(B)/lib$(l).a)
 BIN_FILES := $(addprefix $(B)/,$(PROGRAMS))
 STATIC_FILES := $(addprefix $(B)/,$(STATIC_PROGRAMS))
@@ -58,13 +58,13 @@ all: $(BIN_FILES) $(STATIC_FILES)
 PKG_CFLAGS = $(eval PKG_CFLAGS := $$(call pkg,--cflags))$(PKG_CFLAGS)
 PKG_LIBS = $(eval PKG_LIBS := $$(call pkg,--libs))$(PKG_LIBS)
 
-$(B)/%.o: %.c Makefile
+$(B)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	@echo "  CC   $@"
 	@$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 # Guest programs: static, small, without sanitizers (they run as pid 1 of a guest).
-$(B)/static/%.o: %.c Makefile
+$(B)/obj-static/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	@echo "  CC   $@"
 	@$(CC) $(CPPFLAGS) -std=gnu17 $(WARN) -Os -g0 -ffunction-sections -fdata-sections -MMD -MP -c -o $@ $<
@@ -85,7 +85,7 @@ endef
 $(foreach p,$(PROGRAMS),$(eval $(call program_rule,$(p))))
 
 define static_rule
-$(B)/$(1): $(patsubst %.c,$(B)/static/%.o,$(PROGRAM_$(1)_SRCS))
+$(B)/$(1): $(patsubst %.c,$(B)/obj-static/%.o,$(PROGRAM_$(1)_SRCS))
 	@echo "  LD   $$@ (static)"
 	@$(CC) -static -Wl,--gc-sections -s -o $$@ $$^
 endef

@@ -2,13 +2,13 @@
 UNIT_TESTS := $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c))
 UNIT_BINS := $(addprefix $(B)/tests/,$(UNIT_TESTS))
 
-$(B)/tests/%: $(B)/tests/unit/%.o $(LIB_FILES)
+$(B)/tests/%: $(B)/obj/tests/unit/%.o $(LIB_FILES)
 	@mkdir -p $(@D)
 	@echo "  LD   $@"
 	@$(CC) $(LDFLAGS) -o $@ $< -Wl,--as-needed -Wl,--start-group $(LIB_FILES) -Wl,--end-group $(PKG_LIBS) -lcunit -lpthread
 
 .PHONY: unit-tests
-.PRECIOUS: $(B)/%.o
+.PRECIOUS: $(B)/obj/%.o
 unit-tests: $(UNIT_BINS)
 
 # What the shared test images are made of: tests/images keeps a cache by this.
