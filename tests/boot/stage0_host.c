@@ -66,6 +66,7 @@ void host_start(struct host *h, const char *kernel, const char *initramfs, const
 	h->consoles[0] = pair(&theirs[1]);
 	h->consoles[1] = pair(&theirs[2]);
 	h->log = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+	h->line_window = FRAME_LINE_WINDOW;
 	h->started = guest_now_ms();
 	h->pid = fork();
 	if (h->pid < 0 || h->log < 0)
@@ -132,7 +133,7 @@ static void log_console(struct host *h, int fd)
 static bool pump(struct host *h, int timeout_ms)
 {
 	struct pollfd p[3] = {
-		{ .fd = h->link, .events = POLLIN | (h->out.length ? POLLOUT : 0) },
+		{ .fd = h->link, .events = POLLIN | (h->out.length && h->line_window ? POLLOUT : 0) },
 		{ .fd = h->consoles[0], .events = POLLIN },
 		{ .fd = h->consoles[1], .events = POLLIN },
 	};
@@ -146,9 +147,12 @@ static bool pump(struct host *h, int timeout_ms)
 	if (p[2].revents & POLLIN)
 		log_console(h, h->consoles[1]);
 	if (p[0].revents & POLLOUT) {
-		n = write(h->link, h->out.data + h->out.start, h->out.length);
-		if (n > 0)
+		n = h->line_window < h->out.length ? h->line_window : h->out.length;
+		n = n ? write(h->link, h->out.data + h->out.start, n) : 0;
+		if (n > 0) {
 			buffer_consume(&h->out, n);
+			h->line_window -= n;
+		}
 	}
 	if (!(p[0].revents & (POLLIN | POLLHUP)))
 		return true;
@@ -181,7 +185,10 @@ bool host_next(struct host *h, struct host_frame *f, int timeout_ms)
 			f->payload[v.length] = '\0';
 			frame_drop(&h->in, &v);
 			log_frame(h, f);
-			return true;
+			if (f->type != FRAME_TAKEN)
+				return true;
+			h->line_window += frame_u32(f->payload);
+			continue;
 		}
 		if (skipped) {
 			fprintf(stderr, "%zu bytes from the agent were no frame\n", skipped);

@@ -16,6 +16,7 @@ struct host {
 	pid_t pid;		/* of linux.uml, leader of a process group of its own */
 	int link, consoles[2];
 	struct buffer in, out;
+	uint32_t line_window;	/* bytes that may still be written to the line */
 	int64_t started;	/* guest_now_ms() of the launch */
 	int log;		/* what came from the consoles and what the agent said */
 };

@@ -308,7 +308,7 @@ int main(int argc, char **argv)
 	host_send(&h, FRAME_BOOT, 0, NULL, 0);
 	check(host_phase(&h, "init", 15000), "init");
 	since(&h, "init");
-	if (!check(host_phase(&h, "ready", 120000), "ready"))
+	if (!check(host_phase(&h, "ready", 60000), "ready"))
 		goto out;
 	since(&h, "ready");
 	check(host_phase(&h, "login", 60000), "login");

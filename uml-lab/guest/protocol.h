@@ -23,6 +23,15 @@
  * what it has consumed with FRAME_CREDIT. So a slow reader stops its own
  * stream, never another's, and nobody buffers more than a window a stream.
  *
+ * The line's own window (host → guest). UML's serial lines go deaf: when the
+ * tty's 4096-byte buffer has less than 128 bytes left, n_tty throttles the line,
+ * UML takes its descriptor out of its epoll, and since 5.11 nothing puts it back
+ * (arch/um: line_throttle(), reactivate_fd() is empty) [T 6.1, 6.12, 7.2]. So the host must
+ * never have more than FRAME_LINE_WINDOW bytes (headers included) under way to
+ * the agent: it counts what it writes to the socket, and the agent returns what
+ * it has read with FRAME_TAKEN. The window is full at the start. The other
+ * direction needs none.
+ *
  * Used by the guest's static programs: includes nothing of base/.
  */
 #ifndef UML_LAB_GUEST_PROTOCOL_H
@@ -37,6 +46,7 @@
 #define FRAME_PAYLOAD_MAX 16384u	/* bytes in one frame */
 #define FRAME_WINDOW (256u * 1024u)	/* bytes under way on one stream */
 #define FRAME_CHANNELS_MAX 64u		/* channels at once for one machine */
+#define FRAME_LINE_WINDOW 3584u		/* bytes under way from host to agent, on all channels together: "The line's own window" */
 
 struct frame {
 	uint32_t start;		/* FRAME_START */
@@ -51,6 +61,7 @@ enum frame_type {
 	FRAME_HELLO = 1,	/* struct frame_hello; stage-0 runs, the root disk is not yet mounted */
 	FRAME_PHASE = 2,	/* text "PHASE[ detail]": see below */
 	FRAME_LOG = 3,		/* text for the machine's log */
+	FRAME_TAKEN = 4,	/* u32: bytes that the agent has read from the line since the last TAKEN */
 
 	/* Host → agent, channel 0 */
 	FRAME_CONFIG = 16,	/* text, may be split over several frames (concatenated): see "Configuration" */
@@ -69,7 +80,7 @@ enum frame_type {
 	FRAME_WINDOW_SIZE = 34,	/* struct frame_size for a channel with a terminal */
 	FRAME_SIGNAL = 35,	/* u32 signal number, to the foreground process group (terminal) or the process group */
 	FRAME_CLOSE = 36,	/* the client went away */
-	FRAME_PUT = 37,		/* destination path (absolute, no NUL): a tar stream on DATA_IN is unpacked there */
+	FRAME_PUT = 37,		/* destination path (absolute, no NUL): a tar stream on DATA_IN is unpacked there: see "Copies" */
 	FRAME_GET = 38,		/* source path: comes as a tar stream on DATA_OUT, names relative to its parent folder */
 
 	/* Agent → host (client), on a channel */
@@ -93,6 +104,22 @@ enum frame_type {
 	FRAME_DONE = 103,	/* answer to a request that was met and has nothing to tell */
 	FRAME_FORWARD = 104,	/* text "add|remove|list IFACE SPEC": answered by DONE, FAILED or STATUS-like text */
 };
+
+/*
+ * Copies. PUT into a folder that is there, or a path with a slash at its end
+ * (made when missing), unpacks below it. PUT to any other path unpacks into its
+ * parent (made when missing), with the first component of every name replaced by the path's last:
+ * what cp -a does. Folders that are there keep owner and mode, everything else is
+ * replaced; names with ".." are refused. GET of PATH/NAME yields names NAME…; of "/" names ".…"; it does not
+ * enter proc, sysfs and the like. Both end with EXIT 0, or ERROR with what went wrong
+ * first. They work from PHASE mounted on, before BOOT too, as EXEC does.
+ *
+ * EXIT. Comes when the program has ended and its output is at its end. A process
+ * that it left behind may keep stdout open: EXIT comes then 100 ms after the last
+ * output, without the empty DATA frames. ERROR of EXEC tells why it could not be
+ * run (errno ENOENT: no such program or cwd). DATA_IN that is empty is ^D for a terminal.
+ * CLOSE: SIGHUP, and SIGKILL a second later.
+ */
 
 struct frame_hello {
 	uint32_t version;	/* FRAME_VERSION */

@@ -1,0 +1,214 @@
+/*
+ * Mounting. The root device is tried with each file system that a UML kernel
+ * has built in; mount() itself replays a dirty journal. /dev, /proc, /sys and
+ * /run are mounted once, in the initramfs, and moved into the image's root as
+ * every initramfs does: the image's init finds them there and leaves them alone.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/klog.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "uml-lab/guest/mount.h"
+
+#define ROOT_WAIT_MS 10000	/* ubd is there at once; virtio_blk needs its probe */
+#define ROOT_POLL_MS 5
+
+static void mount_one(const char *source, const char *target, const char *type, unsigned long flags,
+		      const char *data)
+{
+	mkdir(target, 0755);
+	if (mount(source, target, type, flags, data) < 0 && errno != EBUSY)
+		guest_say("cannot mount %s: %s", target, strerror(errno));
+}
+
+void mount_early(void)
+{
+	mount_one("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+	mount_one("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+	mount_one("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=0755");
+	mount_one("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755");
+}
+
+/* Makes the node from what sysfs says, when devtmpfs has none. */
+static bool make_node(const char *device)
+{
+	char path[128];
+	unsigned int major_number, minor_number;
+	char *text;
+	int n;
+
+	snprintf(path, sizeof(path), "/sys/class/block/%s/dev", device + strlen("/dev/"));
+	text = guest_read_file(path, 32, NULL);
+	n = text ? sscanf(text, "%u:%u", &major_number, &minor_number) : 0;
+	free(text);
+	return n == 2 && mknod(device, S_IFBLK | 0600, makedev(major_number, minor_number)) == 0;
+}
+
+/* The block devices there are, for a message. */
+static void list_devices(char *out, size_t size)
+{
+	DIR *d = opendir("/sys/class/block");
+	struct dirent *e;
+	size_t n = 0;
+
+	out[0] = '\0';
+	while (d && (e = readdir(d)) && n + 1 < size)
+		if (e->d_name[0] != '.')
+			n += snprintf(out + n, size - n, " %s", e->d_name);
+	if (d)
+		closedir(d);
+	if (!out[0])
+		snprintf(out, size, " none");
+}
+
+static int wait_for_device(const char *device, struct fault *f)
+{
+	int64_t end = guest_now_ms() + ROOT_WAIT_MS;
+	struct stat st;
+	char seen[200];
+
+	while (stat(device, &st) < 0 && !make_node(device)) {
+		if (guest_now_ms() >= end) {
+			list_devices(seen, sizeof(seen));
+			return fault_set(f, "the root device %s did not appear within %d s; disks that did:%s", device,
+					 ROOT_WAIT_MS / 1000, seen);
+		}
+		poll(NULL, 0, ROOT_POLL_MS);
+	}
+	return 0;
+}
+
+/* The kernel's last word on a device ("EXT4-fs (ubda): bad geometry…"), which says more than mount()'s errno. */
+static void kernel_says(const char *device, char *out, size_t size)
+{
+	enum { READ_ALL = 3 };
+	static char log[16384];
+	const char *name = device + strlen("/dev/");
+	char *line, *last = NULL, *rest = log, *bracket;
+	int n = klogctl(READ_ALL, log, sizeof(log) - 1);
+
+	out[0] = '\0';
+	if (n <= 0)
+		return;
+	log[n] = '\0';
+	while ((line = strsep(&rest, "\n")))
+		if (strstr(line, name))
+			last = line;
+	if (!last)
+		return;
+	bracket = strstr(last, "] ");
+	snprintf(out, size, " (the kernel: %.200s)", bracket ? bracket + 2 : last);
+}
+
+/* Tries each type; the errno kept is that of the type that knew the disk, if any did. */
+static int mount_any(const char *device, const char *target, struct fault *f)
+{
+	static const char *const types[] = { "ext4", "ext3", "ext2", "xfs", "btrfs" };
+	int saved = EINVAL;
+	char kernel[240];
+	size_t i;
+
+	for (i = 0; i < GUEST_COUNT(types); i++) {
+		if (mount(device, target, types[i], 0, NULL) == 0)
+			return 0;
+		if (errno != EINVAL && errno != ENODEV && saved == EINVAL)
+			saved = errno;
+	}
+	kernel_says(device, kernel, sizeof(kernel));
+	if (saved == EINVAL)
+		return fault_set(f, "%s holds no ext2, ext3, ext4, xfs or btrfs file system%s; "
+				 "is it the right image?", device, kernel);
+	return fault_errno(f, saved, "cannot mount the root file system on %s%s; check it with fsck, "
+			   "or go back to a good state with uml-lab reset", device, kernel);
+}
+
+/* /run only when the image has such a folder: where it has not, nothing in the image knows it. */
+static void move_into(const char *root, const char *folder, bool make)
+{
+	char target[64];
+
+	snprintf(target, sizeof(target), "%s%s", root, folder);
+	if (make)
+		mkdir(target, 0755);
+	if (mount(folder, target, NULL, MS_MOVE, NULL) < 0 && errno != ENOENT)
+		guest_say("cannot move %s: %s", folder, strerror(errno));
+}
+
+int mount_root(const char *device, struct fault *f)
+{
+	if (wait_for_device(device, f) < 0)
+		return -1;
+	mkdir(MOUNT_ROOT, 0755);
+	if (mount_any(device, MOUNT_ROOT, f) < 0)
+		return -1;
+	move_into(MOUNT_ROOT, "/dev", true);
+	move_into(MOUNT_ROOT, "/sys", true);
+	move_into(MOUNT_ROOT, "/run", false);
+	move_into(MOUNT_ROOT, "/proc", true);
+	return 0;
+}
+
+bool mount_is_point(const char *path)
+{
+	char parent[256];
+	struct stat here, above;
+
+	if (snprintf(parent, sizeof(parent), "%s/..", path) >= (int)sizeof(parent))
+		return false;
+	return stat(path, &here) == 0 && stat(parent, &above) == 0 && here.st_dev != above.st_dev;
+}
+
+/* mount(2) with the host's path as data is what all kernels from 6.1 to 7.2 understand. */
+static int mount_hostfs(const char *path, const char *target, bool writable, struct fault *f)
+{
+	unsigned long flags = MS_NOSUID | MS_NODEV | (writable ? 0 : MS_RDONLY);
+
+	if (mount("none", target, "hostfs", flags, path) < 0)
+		return fault_errno(f, errno, "cannot mount the host's %s at %s", path, target);
+	return 0;
+}
+
+/* A mount point that is missing is made in a tmpfs over /lib/modules: the image stays as it is. */
+static int mount_modules(const struct config *c, struct fault *f)
+{
+	char target[128];
+	struct stat st;
+
+	snprintf(target, sizeof(target), "/lib/modules/%s", c->modules_release);
+	if (stat(target, &st) < 0) {
+		if (guest_mkdir_p("/lib/modules") < 0)
+			return fault_errno(f, errno, "cannot make /lib/modules");
+		if (mount("tmpfs", "/lib/modules", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") < 0 ||
+		    mkdir(target, 0755) < 0)
+			return fault_errno(f, errno, "cannot make %s", target);
+	}
+	return mount_hostfs(c->modules, target, false, f);
+}
+
+void mount_extras(const struct config *c, mount_note_fn note, void *arg)
+{
+	char target[128];
+	struct fault f;
+	int i;
+
+	if (c->modules[0] && mount_modules(c, &f) < 0)
+		note(arg, f.text);
+	for (i = 0; i < c->share_count; i++) {
+		snprintf(target, sizeof(target), "/shares/%s", c->shares[i].name);
+		if (guest_mkdir_p(target) < 0) {
+			fault_errno(&f, errno, "cannot make %s", target);
+			note(arg, f.text);
+		} else if (mount_hostfs(c->shares[i].path, target, c->shares[i].writable, &f) < 0) {
+			note(arg, f.text);
+		}
+	}
+}
