@@ -52,6 +52,12 @@ static const char ssh_keys[] = "[Unit]\n"
 			       "[Install]\n"
 			       "WantedBy=multi-user.target\n";
 
+/* A UML kernel has some 200 consoles and terminals, each of which would cost a process of udev's at every start. */
+static const char udev_trigger[] = "[Service]\n"
+				   "ExecStart=\n"
+				   "ExecStart=-/bin/udevadm trigger --type=devices --action=add "
+				   "--subsystem-match=block --subsystem-match=net\n";
+
 /* No virtual terminals to start logins on. */
 static const char logind[] = "[Login]\nNAutoVTs=0\nReserveVT=0\n";
 
@@ -83,6 +89,12 @@ const struct image_file debian_files[] = {
 	IMAGE_LINK("etc/systemd/system/multi-user.target.wants/uml-lab-ssh-keys.service",
 		   "/etc/systemd/system/uml-lab-ssh-keys.service"),
 
+	IMAGE_FOLDER("etc/systemd/system/systemd-udev-trigger.service.d", 0755),
+	IMAGE_FILE("etc/systemd/system/systemd-udev-trigger.service.d/uml-lab.conf", 0644, udev_trigger),
+	/* Newer than /usr: nothing there has to be taken over at the first start (systemd-update-done.service(8)). */
+	IMAGE_FILE("etc/.updated", 0644, ""),
+	IMAGE_FILE("var/.updated", 0644, ""),
+
 	/* networkd does what stage-0 tells it below /run/systemd/network; interfaces keep the names they have. */
 	IMAGE_LINK("etc/systemd/system/multi-user.target.wants/systemd-networkd.service",
 		   "/lib/systemd/system/systemd-networkd.service"),
@@ -103,6 +115,15 @@ const struct image_file debian_files[] = {
 	MASK("dev-hugepages.mount"),
 	MASK("sys-kernel-debug.mount"),
 	MASK("sys-kernel-tracing.mount"),
+	MASK("sys-kernel-config.mount"),
+	MASK("sys-fs-fuse-connections.mount"),
+	MASK("proc-sys-fs-binfmt_misc.automount"),
+	MASK("modprobe@configfs.service"),
+	MASK("modprobe@dm_mod.service"),
+	MASK("modprobe@drm.service"),
+	MASK("modprobe@fuse.service"),
+	MASK("modprobe@loop.service"),
+	MASK("systemd-random-seed.service"),
 };
 const size_t debian_file_count = ARRAY_SIZE(debian_files);
 
@@ -116,6 +137,8 @@ const char *const debian_unwanted[] = {
 	/* How the host built it: its proxy, and not to sync. */
 	"etc/apt/apt.conf.d/99mmdebstrap",
 	"etc/dpkg/dpkg.cfg.d/99mmdebstrap",
+	/* Without it the journal stays in memory, and the overlay small; rsyslog writes what shall last. */
+	"var/log/journal",
 	/* Installed, started by the student. */
 	"etc/systemd/system/multi-user.target.wants/nginx.service",
 	"etc/systemd/system/multi-user.target.wants/quota.service",
