@@ -34,8 +34,8 @@ static int names_of(const void *items, size_t count, size_t size, struct strv *n
  * Tells a name that is not among the items of a section. section: the place of
  * the section's array in struct lab, whose own mistakes excuse references.
  */
-static void check_reference(struct loader *loader, const char *const *name, const void *section, const void *items,
-			    size_t count, size_t size, const char *what)
+static void check_reference(struct loader *loader, const char *const *name, const void *section,
+			    const void *items, size_t count, size_t size, const char *what)
 {
 	const struct place *place = lab_place(loader, name), *all = lab_place(loader, section);
 	cleanup_strv struct strv names = STRV_INIT;
@@ -57,16 +57,17 @@ static void check_reference(struct loader *loader, const char *const *name, cons
 	}
 	if (count)
 		nearest = str_nearest(*name, (const char *const *)names.items);
-	lab_blame(loader, place, "no %s is named %s%s%s%s; allowed: %s%s", what, lab_quote(*name, quoted),
+	lab_blame(loader, place, "no %s is named %s%s%s%s; %s%s%s", what, lab_quote(*name, quoted),
 		  nearest ? "; did you mean " : "", nearest ? nearest : "", nearest ? "?" : "",
-		  count ? allowed.data : "none is defined", count > 32 ? ", …" : "");
+		  count ? "allowed: " : "none is defined", count ? allowed.data : "",
+		  count > 32 ? ", …" : "");
 }
 
 /* ---- claims ---- */
 
 struct claim {
-	char *group;	/* claims clash within a group */
-	char *value;	/* when they are the same, or one is any */
+	char *group; /* claims clash within a group */
+	char *value; /* when they are the same, or one is any */
 	bool any;
 	const struct place *place;
 };
@@ -74,11 +75,11 @@ struct claim {
 struct claims {
 	struct claim *items;
 	size_t count, size;
-	const char *what;	/* "address", for the message */
+	const char *what; /* "address", for the message */
 };
 
-static void add_claim(struct loader *loader, struct claims *claims, const struct place *place, char *group, char *value,
-		      bool any)
+static void add_claim(struct loader *loader, struct claims *claims, const struct place *place, char *group,
+		      char *value, bool any)
 {
 	struct claim *bigger;
 
@@ -95,7 +96,7 @@ static void add_claim(struct loader *loader, struct claims *claims, const struct
 		loader->out_of_memory = true;
 		return;
 	}
-	claims->items[claims->count++] = (struct claim){ group, value, any, place };
+	claims->items[claims->count++] = (struct claim){group, value, any, place};
 }
 
 /* By group, then value, then position. */
@@ -121,7 +122,8 @@ static void blame_clash(struct loader *loader, const char *what, const struct cl
 	const struct place *later = is_later(a->place, b->place) ? a->place : b->place;
 	const struct place *earlier = later == a->place ? b->place : a->place;
 
-	lab_blame(loader, later, "the %s is used already, by %s on line %d", what, earlier->path, earlier->mark.line);
+	lab_blame(loader, later, "the %s is used already, by %s on line %d", what, earlier->path,
+		  earlier->mark.line);
 }
 
 /* Tells clashes, one for each claim that has any, and frees the claims. */
@@ -134,7 +136,8 @@ static void settle(struct loader *loader, struct claims *claims)
 	for (; start < claims->count; start = end) {
 		const struct claim *first = &claims->items[start], *any = NULL;
 
-		for (end = start; end < claims->count && str_eq(claims->items[end].group, first->group); end++)
+		for (end = start; end < claims->count && str_eq(claims->items[end].group, first->group);
+		     end++)
 			if (claims->items[end].any && !any)
 				any = &claims->items[end];
 		for (size_t i = start; i < end; i++) {
@@ -155,7 +158,8 @@ static void settle(struct loader *loader, struct claims *claims)
 
 /* ---- interfaces ---- */
 
-static void claim_addresses(struct loader *loader, const struct lab_interface *interface, struct claims *claims)
+static void claim_addresses(struct loader *loader, const struct lab_interface *interface,
+			    struct claims *claims)
 {
 	for (size_t i = 0; i < interface->address_count; i++) {
 		const struct lab_address *address = &interface->addresses[i];
@@ -164,8 +168,8 @@ static void claim_addresses(struct loader *loader, const struct lab_interface *i
 		if (!lab_given_well(loader, address))
 			continue;
 		inet_ntop(address->family, &address->v4, text, sizeof(text));
-		add_claim(loader, claims, lab_place(loader, address), str_printf(NULL, "%s %s", interface->network, text),
-			  strdup(""), false);
+		add_claim(loader, claims, lab_place(loader, address),
+			  str_printf(NULL, "%s %s", interface->network, text), strdup(""), false);
 	}
 }
 
@@ -175,7 +179,8 @@ static void claim_mac(struct loader *loader, const struct lab_interface *interfa
 
 	if (interface->mac_given)
 		add_claim(loader, claims, lab_place(loader, &interface->mac),
-			  str_printf(NULL, "%s %02x%02x%02x%02x%02x%02x", interface->network, m[0], m[1], m[2], m[3], m[4], m[5]),
+			  str_printf(NULL, "%s %02x%02x%02x%02x%02x%02x", interface->network, m[0], m[1],
+				     m[2], m[3], m[4], m[5]),
 			  strdup(""), false);
 }
 
@@ -189,8 +194,10 @@ static void claim_ports(struct loader *loader, const struct lab_interface *inter
 			continue;
 		six = strchr(forward->host_address, ':');
 		add_claim(loader, claims, lab_place(loader, forward),
-			  str_printf(NULL, "%s %d %s", six ? "IPv6" : "IPv4", forward->host_port, forward->udp ? "udp" : "tcp"),
-			  strdup(forward->host_address), str_eq(forward->host_address, six ? "::" : "0.0.0.0"));
+			  str_printf(NULL, "%s %d %s", six ? "IPv6" : "IPv4", forward->host_port,
+				     forward->udp ? "udp" : "tcp"),
+			  strdup(forward->host_address),
+			  str_eq(forward->host_address, six ? "::" : "0.0.0.0"));
 	}
 }
 
@@ -201,30 +208,36 @@ static void check_slirp_only(struct loader *loader, const struct lab_interface *
 		const char *key;
 		const void *value;
 	} keys[] = {
-		{ "forward", &interface->forwards }, { "host", &interface->host }, { "restrict", &interface->restricted },
-		{ "allow", &interface->allow.items },
+		{"forward", &interface->forwards},
+		{"host", &interface->host},
+		{"restrict", &interface->restricted},
+		{"allow", &interface->allow.items},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
 		if (lab_given(loader, keys[i].value))
-			lab_blame(loader, lab_place(loader, keys[i].value), "%s works only with slirp: true", keys[i].key);
+			lab_blame(loader, lab_place(loader, keys[i].value), "%s works only with slirp: true",
+				  keys[i].key);
 }
 
 static void check_slirp(struct loader *loader, const struct lab_interface *interface)
 {
 	if (interface->mtu && interface->mtu < NETPLUG_MTU_MIN)
-		lab_blame(loader, lab_place(loader, &interface->mtu), "is %d; allowed with slirp: at least %d", interface->mtu,
-			  NETPLUG_MTU_MIN);
+		lab_blame(loader, lab_place(loader, &interface->mtu),
+			  "is %d; allowed with slirp: at least %d", interface->mtu, NETPLUG_MTU_MIN);
 	if (interface->restricted && interface->host)
-		lab_blame(loader, lab_place(loader, &interface->host), "restrict: true cuts off the host as well; leave out one of the two");
+		lab_blame(loader, lab_place(loader, &interface->host),
+			  "restrict: true cuts off the host as well; leave out one of the two");
 	if (!interface->restricted && interface->allow.count && !lab_given(loader, &interface->restricted))
-		lab_blame(loader, lab_place(loader, &interface->allow.items), "works only with restrict: true");
+		lab_blame(loader, lab_place(loader, &interface->allow.items),
+			  "works only with restrict: true");
 }
 
 /* An interface has a network or slirp, not both. Returns which checks go on: 'n', 's' or 0. */
 static char interface_kind(struct loader *loader, const struct lab_interface *interface)
 {
-	const struct place *object = lab_place_of_object(loader, interface), *slirp = lab_place(loader, &interface->slirp);
+	const struct place *object = lab_place_of_object(loader, interface),
+			   *slirp = lab_place(loader, &interface->slirp);
 	bool network = lab_given(loader, &interface->network);
 
 	if ((object && object->bad) || (slirp && slirp->bad))
@@ -234,12 +247,13 @@ static char interface_kind(struct loader *loader, const struct lab_interface *in
 		return 0;
 	}
 	if (!network && !interface->slirp)
-		lab_blame(loader, object, "has neither network nor slirp; allowed: network: NAME, or slirp: true");
+		lab_blame(loader, object,
+			  "has neither network nor slirp; allowed: network: NAME, or slirp: true");
 	return network ? 'n' : interface->slirp ? 's' : 0;
 }
 
-static void check_interfaces(struct loader *loader, const struct lab_machine *machine, struct claims *addresses,
-			     struct claims *macs, struct claims *ports)
+static void check_interfaces(struct loader *loader, const struct lab_machine *machine,
+			     struct claims *addresses, struct claims *macs, struct claims *ports)
 {
 	const struct lab *lab = loader->lab;
 
@@ -253,8 +267,8 @@ static void check_interfaces(struct loader *loader, const struct lab_machine *ma
 		if (kind != 'n')
 			continue;
 		check_slirp_only(loader, interface);
-		check_reference(loader, (const char *const *)&interface->network, &lab->networks, lab->networks,
-				lab->network_count, sizeof(*lab->networks), "network");
+		check_reference(loader, (const char *const *)&interface->network, &lab->networks,
+				lab->networks, lab->network_count, sizeof(*lab->networks), "network");
 		if (interface->network) {
 			claim_addresses(loader, interface, addresses);
 			claim_mac(loader, interface, macs);
@@ -267,10 +281,10 @@ static void check_interfaces(struct loader *loader, const struct lab_machine *ma
 /* Words of the kernel's command line that belong to the supervisor: devices of the host and how it boots. */
 static bool is_our_word(const char *word)
 {
-	static const char *const numbered[] = { "ubd", "udb", "con", "ssl", "eth", "vec", NULL };
+	static const char *const numbered[] = {"ubd", "udb", "con", "ssl", "eth", "vec", NULL};
 	static const char *const prefixes[] = {
-		"mem=", "iomem=", "hostfs=", "umid=", "uml_dir=", "mconsole", "initrd=", "virtio_uml", "virtio-uml",
-		"root=", "rdinit=", "init=", "xterm=", "uml-dir=", NULL,
+		"mem=",       "iomem=", "hostfs=", "umid=", "uml_dir=", "mconsole", "initrd=", "virtio_uml",
+		"virtio-uml", "root=",  "rdinit=", "init=", "xterm=",   "uml-dir=", NULL,
 	};
 
 	for (size_t i = 0; numbered[i]; i++) {
@@ -294,7 +308,8 @@ static void check_kernel_args(struct loader *loader, const struct lab_machine *m
 		if (!lab_given_well(loader, word))
 			continue;
 		if (strpbrk(*word, " \t\""))
-			lab_blame(loader, lab_place(loader, word), "holds a blank or a quote; allowed: one word for each item of the list");
+			lab_blame(loader, lab_place(loader, word),
+				  "holds a blank or a quote; allowed: one word for each item of the list");
 		else if (is_our_word(*word))
 			lab_blame(loader, lab_place(loader, word), "this word is set by uml-lab itself");
 	}
@@ -303,49 +318,51 @@ static void check_kernel_args(struct loader *loader, const struct lab_machine *m
 static void check_machine_shares(struct loader *loader, const struct lab_machine *machine)
 {
 	const struct lab *lab = loader->lab;
-	struct claims twice = { .what = "share" };
+	struct claims twice = {.what = "share"};
 
 	for (size_t i = 0; i < machine->shares.count; i++) {
 		char *const *name = &machine->shares.items[i];
 
-		check_reference(loader, (const char *const *)name, &lab->shares, lab->shares, lab->share_count,
-				sizeof(*lab->shares), "share");
+		check_reference(loader, (const char *const *)name, &lab->shares, lab->shares,
+				lab->share_count, sizeof(*lab->shares), "share");
 		if (lab_given_well(loader, name))
 			add_claim(loader, &twice, lab_place(loader, name), strdup(*name), strdup(""), false);
 	}
 	settle(loader, &twice);
 }
 
-/* Gives each machine without a base that of the lab; tells the lack of one once if no machine has any. */
-static void resolve_bases(struct loader *loader)
+/* A machine has a base of its own or that of the lab; where no machine has any, that is told once. */
+static void check_bases(struct loader *loader)
 {
-	struct lab *lab = loader->lab;
-	bool any = lab_given(loader, &lab->base);
+	const struct lab *lab = loader->lab;
+	bool any = false;
 
+	if (lab_given(loader, &lab->base))
+		return;
 	for (size_t i = 0; i < lab->machine_count; i++)
 		any = any || lab_given(loader, &lab->machines[i].base);
 	if (!any && lab->machine_count)
-		lab_problem_add(loader->problems, loader->root_mark, "base", "is missing; write it like debian-12");
-	for (size_t i = 0; i < lab->machine_count; i++) {
-		struct lab_machine *machine = &lab->machines[i];
-		const struct place *place = lab_place_of_object(loader, machine);
+		lab_problem_add(loader->problems, loader->root_mark, "base",
+				"is missing; write it like debian-12");
+	for (size_t i = 0; any && i < lab->machine_count; i++) {
+		const struct place *place = lab_place_of_object(loader, &lab->machines[i]);
 
-		if (lab_given(loader, &machine->base))
-			continue;
-		if (lab->base && !(machine->base = strdup(lab->base)))
-			loader->out_of_memory = true;
-		if (any && !lab_given(loader, &lab->base) && !(place && place->bad))
-			lab_blame(loader, place, "has no base, and neither has the lab; write base: IMAGE here or at the top");
+		if (!lab_given(loader, &lab->machines[i].base) && !(place && place->bad))
+			lab_blame(
+				loader, place,
+				"has no base, and neither has the lab; write base: IMAGE here or at the top");
 	}
 }
 
 static void check_machines(struct loader *loader)
 {
 	const struct lab *lab = loader->lab;
-	struct claims addresses = { .what = "address" }, macs = { .what = "MAC address" }, ports = { .what = "host port" };
+	struct claims addresses = {.what = "address"}, macs = {.what = "MAC address"},
+		      ports = {.what = "host port"};
 
 	if (lab_given_well(loader, &lab->machines) && !lab->machine_count)
-		lab_blame(loader, lab_place(loader, &lab->machines), "holds no machine; write one like m1: {}");
+		lab_blame(loader, lab_place(loader, &lab->machines),
+			  "holds no machine; write one like m1: {}");
 	for (size_t i = 0; i < lab->machine_count; i++) {
 		check_interfaces(loader, &lab->machines[i], &addresses, &macs, &ports);
 		check_machine_shares(loader, &lab->machines[i]);
@@ -388,8 +405,9 @@ static void check_limits(struct loader *loader)
 	for (size_t i = 0; lab->limits.memory && i < lab->machine_count; i++) {
 		if (lab->machines[i].memory <= lab->limits.memory)
 			continue;
-		lab_blame(loader, lab_place(loader, &lab->limits.memory), "is less than machine %s alone has (%lluM)",
-			  lab->machines[i].name, (unsigned long long)lab->machines[i].memory >> 20);
+		lab_blame(loader, lab_place(loader, &lab->limits.memory),
+			  "is less than machine %s alone has (%lluM)", lab->machines[i].name,
+			  (unsigned long long)lab->machines[i].memory >> 20);
 		return;
 	}
 }
@@ -398,12 +416,12 @@ void lab_check(struct loader *loader)
 {
 	const struct lab *lab = loader->lab;
 
-	resolve_bases(loader);
+	check_bases(loader);
 	check_machines(loader);
 	check_networks(loader);
 	check_shares(loader);
 	check_limits(loader);
 	for (size_t i = 0; i < lab->check_count; i++)
-		check_reference(loader, (const char *const *)&lab->checks[i].machine, &lab->machines, lab->machines,
-				lab->machine_count, sizeof(*lab->machines), "machine");
+		check_reference(loader, (const char *const *)&lab->checks[i].machine, &lab->machines,
+				lab->machines, lab->machine_count, sizeof(*lab->machines), "machine");
 }

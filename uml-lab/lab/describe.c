@@ -16,7 +16,7 @@
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/lab/lab_internal.h"
 
-#define NAME_PATTERN "^[a-z0-9]([a-z0-9-]{0,29}[a-z0-9])?$"
+#define NAME_PATTERN  "^[a-z0-9]([a-z0-9-]{0,29}[a-z0-9])?$"
 #define PARAM_PATTERN "^[a-zA-Z][a-zA-Z0-9_-]{0,31}$"
 
 static void decref(json_t **json)
@@ -79,14 +79,14 @@ static json_t *json_reference(const struct object *object)
 static json_t *json_list(const struct field *field)
 {
 	json_t *item = field->object ? json_reference(field->object) : json_scalar(field);
-	json_t *list = json_pack("{s:o, s:O, s:I}", "type", json_types("array", true), "items", item, "maxItems",
-				 (json_int_t)field->max_count);
+	json_t *list = json_pack("{s:o, s:O, s:I}", "type", json_types("array", true), "items", item,
+				 "maxItems", (json_int_t)field->max_count);
 
 	if (field->object) {
 		json_decref(item);
 		return list;
 	}
-	return json_pack("{s:[o, o]}", "anyOf", item, list);	/* one alone will do */
+	return json_pack("{s:[o, o]}", "anyOf", item, list); /* one alone will do */
 }
 
 static json_t *json_map(const struct field *field)
@@ -94,9 +94,10 @@ static json_t *json_map(const struct field *field)
 	const struct object *object = field->object;
 	json_t *item = object->scalar ? json_scalar(object->scalar) : json_reference(object);
 
-	return json_pack("{s:o, s:o, s:{s:s}, s:I}", "type", json_types("object", !(field->flags & FIELD_REQUIRED)),
-			 "additionalProperties", item, "propertyNames", "pattern",
-			 object->scalar ? PARAM_PATTERN : NAME_PATTERN, "maxProperties", (json_int_t)field->max_count);
+	return json_pack("{s:o, s:o, s:{s:s}, s:I}", "type",
+			 json_types("object", !(field->flags & FIELD_REQUIRED)), "additionalProperties", item,
+			 "propertyNames", "pattern", object->scalar ? PARAM_PATTERN : NAME_PATTERN,
+			 "maxProperties", (json_int_t)field->max_count);
 }
 
 static void describe_field(const struct field *field, json_t *schema)
@@ -116,10 +117,10 @@ static void describe_field(const struct field *field, json_t *schema)
 
 static json_t *json_field(const struct field *field)
 {
-	json_t *schema = field->kind == FIELD_SCALAR ? json_scalar(field) :
-			 field->kind == FIELD_OBJECT ? json_reference(field->object) :
-			 field->kind == FIELD_LIST   ? json_list(field) :
-						       json_map(field);
+	json_t *schema = field->kind == FIELD_SCALAR   ? json_scalar(field)
+			 : field->kind == FIELD_OBJECT ? json_reference(field->object)
+			 : field->kind == FIELD_LIST   ? json_list(field)
+						       : json_map(field);
 
 	describe_field(field, schema);
 	return schema;
@@ -205,8 +206,11 @@ static void write_row(const struct field *field, FILE *out)
 	}
 	if (field->object)
 		fprintf(out, ", see [%s](#%s)", field->object->name, field->object->name);
-	fprintf(out, " | %s%s%s | ", field->fallback ? "`" : "", field->flags & FIELD_REQUIRED ? "required" :
-		field->fallback ? field->fallback : "", field->fallback ? "`" : "");
+	fprintf(out, " | %s%s%s | ", field->fallback ? "`" : "",
+		field->flags & FIELD_REQUIRED ? "required"
+		: field->fallback             ? field->fallback
+					      : "",
+		field->fallback ? "`" : "");
 	put_cell(out, field->help);
 	if (allowed.length) {
 		fputs(" Allowed: ", out);
@@ -236,9 +240,12 @@ static void write_section(const struct object *object, FILE *out)
 
 int lab_write_reference(FILE *out, struct error *err)
 {
-	fputs("# lab.yml\n\nEvery key of a lab description. Values are read by what their key expects, never by how they look: quotes\n"
-	      "make no difference, `8080:80` and `no` need none. Only a text that begins with one of `{ [ * & ! % @ |` or `>`, or holds\n"
-	      "`: ` or ` #`, must be quoted, as YAML wants it.\n", out);
+	fputs("# lab.yml\n\nEvery key of a lab description. Values are read by what their key expects, never "
+	      "by how they look: quotes\n"
+	      "make no difference, `8080:80` and `no` need none. Only a text that begins with one of `{ [ * "
+	      "& ! % @ |` or `>`, or holds\n"
+	      "`: ` or ` #`, must be quoted, as YAML wants it.\n",
+	      out);
 	write_section(&lab_schema, out);
 	if (fflush(out) || ferror(out))
 		return error_errno(err, errno, "cannot write the reference");

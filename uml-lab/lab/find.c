@@ -32,13 +32,13 @@ static void lab_freep(struct lab **lab)
 	lab_free(*lab);
 }
 
-#define FIND(kind)                                                                                      \
-	const struct lab_##kind *lab_find_##kind(const struct lab *lab, const char *name)               \
-	{                                                                                               \
-		for (size_t i = 0; i < lab->kind##_count; i++)                                          \
-			if (str_eq(lab->kind##s[i].name, name))                                         \
-				return &lab->kind##s[i];                                                \
-		return NULL;                                                                            \
+#define FIND(kind)                                                                                           \
+	const struct lab_##kind *lab_find_##kind(const struct lab *lab, const char *name)                    \
+	{                                                                                                    \
+		for (size_t i = 0; i < lab->kind##_count; i++)                                               \
+			if (str_eq(lab->kind##s[i].name, name))                                              \
+				return &lab->kind##s[i];                                                     \
+		return NULL;                                                                                 \
 	}
 
 FIND(machine)
@@ -51,7 +51,7 @@ FIND(share)
 static int load_all(struct loader *loader, const char *text, size_t length, struct error *err)
 {
 	struct lab_source source;
-	struct tree tree = { 0 };
+	struct tree tree = {0};
 	int status = 0;
 
 	if (!lab_source_init(&source, text, length, loader->problems))
@@ -60,7 +60,8 @@ static int load_all(struct loader *loader, const char *text, size_t length, stru
 	if (lab_tree_read(&tree, &source, loader->problems)) {
 		lab_read_tree(loader, &tree);
 		lab_check(loader);
-		/* --param is checked before paths: a wrong one is told even where the host lacks something. */
+		/* --param is checked before paths: a wrong one is told even where the host lacks something.
+		 */
 		status = loader->problems->count ? 0 : lab_params_check(loader, err);
 		if (status == 0)
 			status = lab_resolve_paths(loader, err);
@@ -75,9 +76,9 @@ struct lab *lab_load_text(const char *text, size_t length, const char *name, con
 			  const struct lab_load_options *options, struct error *err)
 {
 	static const struct lab_load_options none;
-	cleanup_with(lab_problems_free) struct lab_problems own = { 0 };
+	cleanup_with(lab_problems_free) struct lab_problems own = {0};
 	cleanup_with(lab_freep) struct lab *lab = calloc(1, sizeof(*lab));
-	struct loader loader = { .options = options ? options : &none, .lab = lab };
+	struct loader loader = {.options = options ? options : &none, .lab = lab};
 	int status;
 
 	loader.problems = loader.options->problems ? loader.options->problems : &own;
@@ -122,10 +123,11 @@ static struct lab *load_file(const char *shown, const struct lab_load_options *o
 		error_set(err, ERROR_NOT_FOUND, "%s is no file", shown);
 		return NULL;
 	}
-	folder = strndup(absolute, (size_t)(strrchr(absolute, '/') - absolute) + (strrchr(absolute, '/') == absolute));
+	folder = strndup(absolute,
+			 (size_t)(strrchr(absolute, '/') - absolute) + (strrchr(absolute, '/') == absolute));
 	if (st.st_size > LAB_FILE_MAX) {
-		error_set(err, ERROR_LAB, "%s:1:1: the file is %lld bytes; allowed: at most %u", shown, (long long)st.st_size,
-			  LAB_FILE_MAX);
+		error_set(err, ERROR_LAB, "%s:1:1: the file is %lld bytes; allowed: at most %u", shown,
+			  (long long)st.st_size, LAB_FILE_MAX);
 		return NULL;
 	}
 	if (!folder) {
@@ -251,12 +253,13 @@ static bool is_listed(const struct lab_entry *entries, size_t count, const char 
 }
 
 /* Fills an entry from its lab.yml; a lab that is wrong is an entry too. */
-static int fill_entry(struct lab_entry *entry, const char *name, const char *folder, const char *file, struct error *err)
+static int fill_entry(struct lab_entry *entry, const char *name, const char *folder, const char *file,
+		      struct error *err)
 {
-	cleanup_with(lab_problems_free) struct lab_problems problems = { 0 };
+	cleanup_with(lab_problems_free) struct lab_problems problems = {0};
 	cleanup_strbuf struct strbuf line = STRBUF_INIT;
 	cleanup_free char *shown = shorten(file, err);
-	struct lab_load_options options = { .problems = &problems };
+	struct lab_load_options options = {.problems = &problems};
 	struct error problem = ERROR_INIT;
 	struct lab *lab;
 
@@ -286,7 +289,8 @@ static int list_folder(const char *folder, struct lab_entry **entries, size_t *c
 	const struct dirent *found;
 
 	while (dir && (found = readdir(dir))) {
-		cleanup_free char *path = file_join(err, folder, found->d_name), *file = path ? lab_file_in(path) : NULL;
+		cleanup_free char *path = file_join(err, folder, found->d_name),
+				  *file = path ? lab_file_in(path) : NULL;
 		struct lab_entry *bigger;
 
 		if (!path)
@@ -297,7 +301,7 @@ static int list_folder(const char *folder, struct lab_entry **entries, size_t *c
 		if (!bigger)
 			return error_oom(err);
 		*entries = bigger;
-		bigger[*count] = (struct lab_entry){ 0 };
+		bigger[*count] = (struct lab_entry){0};
 		++*count;
 		if (fill_entry(&bigger[*count - 1], found->d_name, path, file, err) < 0)
 			return -1;

@@ -7,6 +7,7 @@
  *   scalar*.c  the types of single values: text ↔ C, JSON Schema pattern
  *   schema.c   the one table of all fields
  *   load.c     tree + table → struct lab
+ *   place.c    where values of struct lab stood in the file
  *   params.c   {{parameters}}
  *   check.c    what holds between fields: references, duplicates
  *   paths.c    paths on the host
@@ -133,9 +134,16 @@ extern const struct scalar_type scalar_line, scalar_text, scalar_lab_name, scala
 	scalar_address, scalar_mac, scalar_forward, scalar_destination, scalar_regex, scalar_image, scalar_kernel,
 	scalar_owner, scalar_param;
 
-/* write and release of the types whose value is a char *. */
+/* Writes `is "text", not WHAT` into why. Returns false. */
+bool lab_is_not(struct strbuf *why, const char *text, const char *what);
+/* A limit of a size or time, as it would be written. */
+void lab_put_limit(const struct scalar_type *type, int64_t limit, struct strbuf *out);
+/* For the types whose value is a char *: stores a copy (false: out of memory), write and release. */
+bool lab_string_keep(const char *text, void *value, struct strbuf *why);
 void lab_string_write(const struct field *field, const void *value, struct strbuf *out);
 void lab_string_release(void *value);
+
+#define LAB_STRING_TYPE .size = sizeof(char *), .write = lab_string_write, .release = lab_string_release
 
 /* What a field allows, for messages and the reference; "" when there is nothing to say. */
 void lab_field_allowed(const struct field *field, struct strbuf *out);
@@ -162,6 +170,7 @@ struct field {
 	const char *fallback;		/* the default, as it would be written; NULL: none (zero) */
 	const char *choices;		/* "a|b", for bool (false|true), choice and word */
 	int64_t min, max;		/* int, percent; bytes, milliseconds; both 0: no limits */
+	const char *min_reason;		/* why there is a least size; may be NULL */
 	const char *help;		/* a sentence or more */
 	const char *example;		/* as YAML; may be NULL */
 };
@@ -189,6 +198,13 @@ void lab_release_object(const struct object *object, void *value);
 
 /* ---- load.c ---- */
 
+/* A path of fields, kept on the stack while walking down. */
+struct path {
+	const struct path *parent;	/* NULL for the file as a whole */
+	const char *key;		/* NULL: index */
+	size_t index;
+};
+
 /* Where in the file a value of the struct came from; looked up by its address. */
 struct place {
 	const void *value;
@@ -214,6 +230,14 @@ struct loader {
 
 /* Fills loader->lab, whose struct is zero, from the tree; mistakes are added. Releases nothing. */
 void lab_read_tree(struct loader *loader, const struct tree *tree);
+
+/* ---- place.c ---- */
+
+/* Remembers where a value came from; path is that of the value. */
+void lab_add_place(struct loader *loader, const void *value, bool is_object, bool bad, struct lab_mark mark,
+		   const struct path *path);
+/* Once all are added, before the first is looked up. */
+void lab_places_sort(struct loader *loader);
 void lab_places_free(struct loader *loader);
 
 /* Where a value was written, NULL when it was not. Only after loading. */
@@ -225,13 +249,6 @@ bool lab_given_well(const struct loader *loader, const void *value);
 /* Adds a mistake at the place of a value, or of an object. */
 void lab_blame(const struct loader *loader, const struct place *place, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
-
-/* A path of fields, kept on the stack while walking down. */
-struct path {
-	const struct path *parent;	/* NULL for the file as a whole */
-	const char *key;		/* NULL: index */
-	size_t index;
-};
 
 /* "machines.r1.interfaces[0]", malloc'ed; NULL when memory is out. */
 char *lab_path_format(const struct path *path);

@@ -20,126 +20,11 @@
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/lab/lab_internal.h"
 
-#define VALUE_MAX 128	/* bytes of the largest scalar type */
-
-/* ---- paths and places ---- */
-
-char *lab_path_format(const struct path *path)
-{
-	cleanup_strbuf struct strbuf out = STRBUF_INIT;
-	const struct path *stack[LAB_DEPTH_MAX];
-	char quoted[LAB_QUOTE_MAX];
-	int depth = 0;
-
-	for (; path->parent && depth < LAB_DEPTH_MAX; path = path->parent)
-		stack[depth++] = path;
-	while (depth-- > 0) {
-		const struct path *step = stack[depth];
-
-		if (!step->key) {
-			strbuf_printf(&out, "[%zu]", step->index);
-			continue;
-		}
-		if (out.length)
-			strbuf_putc(&out, '.');
-		strbuf_puts(&out, *step->key && strspn(step->key, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-				"0123456789_-") == strlen(step->key) && strlen(step->key) < LAB_QUOTE_MAX ?
-				step->key : lab_quote(step->key, quoted));
-	}
-	return strbuf_steal(&out, NULL);
-}
-
-static void add_place(struct loader *loader, const void *value, bool is_object, bool bad, struct lab_mark mark,
-		      const struct path *path)
-{
-	struct place *place;
-
-	if (loader->place_count == loader->place_size) {
-		size_t size = loader->place_size ? loader->place_size * 2 : 64;
-		struct place *bigger = reallocarray(loader->places, size, sizeof(*bigger));
-
-		if (!bigger) {
-			loader->out_of_memory = true;
-			return;
-		}
-		loader->places = bigger;
-		loader->place_size = size;
-	}
-	place = &loader->places[loader->place_count];
-	*place = (struct place){ value, is_object, bad, mark, lab_path_format(path) };
-	if (!place->path)
-		loader->out_of_memory = true;
-	else
-		loader->place_count++;
-}
-
-static int compare_places(const void *a, const void *b)
-{
-	const struct place *x = a, *y = b;
-
-	if (x->value != y->value)
-		return x->value < y->value ? -1 : 1;
-	return (int)x->is_object - (int)y->is_object;
-}
-
-static const struct place *find_place(const struct loader *loader, const void *value, bool is_object)
-{
-	struct place wanted = { .value = value, .is_object = is_object };
-
-	if (!loader->place_count)
-		return NULL;
-	return bsearch(&wanted, loader->places, loader->place_count, sizeof(wanted), compare_places);
-}
-
-const struct place *lab_place(const struct loader *loader, const void *value)
-{
-	return find_place(loader, value, false);
-}
-
-const struct place *lab_place_of_object(const struct loader *loader, const void *value)
-{
-	return find_place(loader, value, true);
-}
-
-bool lab_given(const struct loader *loader, const void *value)
-{
-	return lab_place(loader, value);
-}
-
-bool lab_given_well(const struct loader *loader, const void *value)
-{
-	const struct place *place = lab_place(loader, value);
-
-	return place && !place->bad;
-}
-
-void lab_blame(const struct loader *loader, const struct place *place, const char *fmt, ...)
-{
-	cleanup_free char *text = NULL;
-	va_list ap;
-	int n;
-
-	va_start(ap, fmt);
-	n = vasprintf(&text, fmt, ap);
-	va_end(ap);
-	if (n < 0)
-		text = NULL;
-	lab_problem_add(loader->problems, place ? place->mark : (struct lab_mark){ 1, 1 }, place ? place->path : "",
-			"%s", text ? text : "out of memory");
-}
-
-void lab_places_free(struct loader *loader)
-{
-	for (size_t i = 0; i < loader->place_count; i++)
-		free(loader->places[i].path);
-	free(loader->places);
-	loader->places = NULL;
-	loader->place_count = loader->place_size = 0;
-}
+#define VALUE_MAX 128 /* bytes of the largest scalar type */
 
 /* Adds a mistake at a path. */
-__attribute__((format(printf, 4, 5)))
-static void complain(struct loader *loader, struct lab_mark mark, const struct path *path, const char *fmt, ...)
+__attribute__((format(printf, 4, 5))) static void complain(struct loader *loader, struct lab_mark mark,
+							   const struct path *path, const char *fmt, ...)
 {
 	cleanup_free char *where = lab_path_format(path), *text = NULL;
 	va_list ap;
@@ -175,8 +60,8 @@ static void complain_not_scalar(struct loader *loader, const struct field *field
 		remedy = "; a value that begins with {{ must be quoted";
 	else if (node->kind == NODE_MAP)
 		remedy = "; a text that holds ': ' must be quoted";
-	complain(loader, node->mark, path, "is %s, not a single value%s; allowed: %s", kind_name(node->kind), remedy,
-		 allowed.data ? allowed.data : "text");
+	complain(loader, node->mark, path, "is %s, not a single value%s; allowed: %s", kind_name(node->kind),
+		 remedy, allowed.data ? allowed.data : "text");
 }
 
 /* Reads text into a scalar field, over what is there. On false the mistake was added. */
@@ -184,7 +69,7 @@ static bool set_scalar(struct loader *loader, const struct field *field, const c
 		       struct lab_mark mark, const struct path *path)
 {
 	cleanup_strbuf struct strbuf why = STRBUF_INIT, allowed = STRBUF_INIT;
-	_Alignas(max_align_t) char fresh[VALUE_MAX] = { 0 };
+	_Alignas(max_align_t) char fresh[VALUE_MAX] = {0};
 
 	if (!field->type->parse(field, text, fresh, &why)) {
 		lab_field_allowed(field, &allowed);
@@ -210,8 +95,8 @@ static void complain_no_value(struct loader *loader, const struct field *field, 
 
 	lab_field_allowed(field, &allowed);
 	complain(loader, mark, path, "%s; allowed: %s",
-		 *node->text == '~' ? "a lone ~ means nothing in YAML; write ~/ for the home folder" :
-				      "has no value; give one or leave the key out",
+		 *node->text == '~' ? "a lone ~ means nothing in YAML; write ~/ for the home folder"
+				    : "has no value; give one or leave the key out",
 		 allowed.data ? allowed.data : "text");
 }
 
@@ -237,7 +122,7 @@ static void read_scalar(struct loader *loader, const struct field *field, const 
 
 		good = text && set_scalar(loader, field, text, value, mark, path);
 	}
-	add_place(loader, value, false, !good, mark, path);
+	lab_add_place(loader, value, false, !good, mark, path);
 }
 
 /* ---- defaults ---- */
@@ -250,7 +135,8 @@ static void set_defaults(struct loader *loader, const struct object *object, cha
 		if (field->kind == FIELD_OBJECT)
 			set_defaults(loader, field->object, value + field->offset);
 		else if (field->kind == FIELD_SCALAR && field->fallback)
-			set_scalar(loader, field, field->fallback, value + field->offset, (struct lab_mark){ 1, 1 }, &nowhere);
+			set_scalar(loader, field, field->fallback, value + field->offset,
+				   (struct lab_mark){1, 1}, &nowhere);
 	}
 }
 
@@ -289,14 +175,14 @@ static bool *check_keys(struct loader *loader, const struct node *node, const st
 
 		good[i] = key->kind == NODE_SCALAR && strlen(key->text) == key->length;
 		if (good[i])
-			order[count++] = (struct key_order){ key, i };
+			order[count++] = (struct key_order){key, i};
 		else
 			complain(loader, key->mark, path, "a key must be a plain text%s",
 				 key->kind == NODE_MAP ? "; a value that begins with {{ must be quoted" : "");
 	}
 	qsort(order, count, sizeof(*order), compare_keys);
 	for (size_t i = 1; i < count; i++) {
-		struct path step = { path, order[i].key->text, 0 };
+		struct path step = {path, order[i].key->text, 0};
 
 		if (!str_eq(order[i].key->text, order[i - 1].key->text))
 			continue;
@@ -323,9 +209,9 @@ static size_t count_fields(const struct object *object)
 static int complain_unknown(struct loader *loader, const struct object *object, const struct node *key,
 			    const struct path *path)
 {
-	const char *names[64] = { 0 }, *nearest;
+	const char *names[64] = {0}, *nearest;
 	cleanup_strbuf struct strbuf allowed = STRBUF_INIT;
-	struct path step = { path, key->text, 0 };
+	struct path step = {path, key->text, 0};
 	size_t count = count_fields(object);
 
 	for (size_t i = 0; i < count; i++) {
@@ -350,20 +236,21 @@ static int find_field(const struct object *object, const char *key)
 }
 
 /* Reads the fields of a mapping; those marked FIELD_FIRST before the others. seen gets a bit per field. */
-static void read_keys(struct loader *loader, const struct object *object, const struct node *node, char *value,
-		      const struct path *path, uint64_t *seen)
+static void read_keys(struct loader *loader, const struct object *object, const struct node *node,
+		      char *value, const struct path *path, uint64_t *seen)
 {
 	cleanup_free bool *good = check_keys(loader, node, path);
 
 	for (int pass = 0; good && pass < 2; pass++) {
 		for (size_t i = 0; i < node->count; i++) {
 			int index = good[i] ? find_field(object, node->keys[i]->text) : -1;
-			struct path step = { path, node->keys[i]->text, 0 };
+			struct path step = {path, node->keys[i]->text, 0};
 
 			if (index < 0 || (object->fields[index].flags & FIELD_FIRST ? 0 : 1) != pass)
 				continue;
 			*seen |= UINT64_C(1) << index;
-			read_field(loader, &object->fields[index], node->items[i], node->keys[i]->mark, value, &step);
+			read_field(loader, &object->fields[index], node->items[i], node->keys[i]->mark, value,
+				   &step);
 		}
 	}
 	for (size_t i = 0; good && i < node->count; i++) {
@@ -375,8 +262,9 @@ static void read_keys(struct loader *loader, const struct object *object, const 
 		if (meant < 0 || (*seen & UINT64_C(1) << meant))
 			continue;
 		*seen |= UINT64_C(1) << meant;
-		if (object->fields[meant].kind != FIELD_OBJECT)	/* which has no place of its own */
-			add_place(loader, value + object->fields[meant].offset, false, true, node->keys[i]->mark, path);
+		if (object->fields[meant].kind != FIELD_OBJECT) /* which has no place of its own */
+			lab_add_place(loader, value + object->fields[meant].offset, false, true,
+				      node->keys[i]->mark, path);
 	}
 }
 
@@ -393,20 +281,22 @@ static void read_object(struct loader *loader, const struct object *object, cons
 
 	set_defaults(loader, object, value);
 	if (!may_be_object(node)) {
-		complain(loader, node->mark, path, "is %s, not a mapping of keys; allowed: {KEY: VALUE, …} or indented lines KEY: VALUE",
-			 kind_name(node->kind));
+		complain(
+			loader, node->mark, path,
+			"is %s, not a mapping of keys; allowed: {KEY: VALUE, …} or indented lines KEY: VALUE",
+			kind_name(node->kind));
 		return;
 	}
 	read_keys(loader, object, node, value, path, &seen);
 	for (size_t i = 0; object->fields[i].key; i++) {
 		const struct field *field = &object->fields[i];
-		struct path step = { path, field->key, 0 };
+		struct path step = {path, field->key, 0};
 
 		if (!(field->flags & FIELD_REQUIRED) || (seen & UINT64_C(1) << i))
 			continue;
 		complain(loader, mark, &step, "is missing%s%s", field->example ? "; write it like " : "",
 			 field->example ? field->example : "");
-		add_place(loader, value + field->offset, false, true, mark, &step);
+		lab_add_place(loader, value + field->offset, false, true, mark, &step);
 	}
 }
 
@@ -427,8 +317,8 @@ static size_t bounded_count(struct loader *loader, const struct field *field, co
 {
 	if (node->count <= field->max_count)
 		return node->count;
-	complain(loader, node->items[field->max_count]->mark, path, "has %zu entries; allowed: at most %zu", node->count,
-		 field->max_count);
+	complain(loader, node->items[field->max_count]->mark, path, "has %zu entries; allowed: at most %zu",
+		 node->count, field->max_count);
 	return field->max_count;
 }
 
@@ -436,12 +326,13 @@ static size_t bounded_count(struct loader *loader, const struct field *field, co
 static bool read_list(struct loader *loader, const struct field *field, const struct node *node, char *value,
 		      const struct path *path)
 {
-	bool alone = !field->object && node->kind == NODE_SCALAR;	/* one scalar instead of a list of one */
+	bool alone = !field->object && node->kind == NODE_SCALAR; /* one scalar instead of a list of one */
 	size_t size = lab_element_size(field), count, *number = (size_t *)(value + field->count_offset);
 	char *items;
 
 	if (!alone && node->kind != NODE_LIST) {
-		complain(loader, node->mark, path, "is %s, not a list; allowed: [A, B] or lines that begin with \"- \"%s",
+		complain(loader, node->mark, path,
+			 "is %s, not a list; allowed: [A, B] or lines that begin with \"- \"%s",
 			 kind_name(node->kind), field->object ? "" : ", each with a single value");
 		return false;
 	}
@@ -449,7 +340,7 @@ static bool read_list(struct loader *loader, const struct field *field, const st
 	items = make_array(loader, field, value, count);
 	for (size_t i = 0; items && i < count; i++) {
 		const struct node *item = alone ? node : node->items[i];
-		struct path step = { path, NULL, i };
+		struct path step = {path, NULL, i};
 
 		++*number;
 		if (!field->object) {
@@ -458,7 +349,7 @@ static bool read_list(struct loader *loader, const struct field *field, const st
 		}
 		if (field->object->mark_offset != NO_OFFSET)
 			*(struct lab_mark *)(items + i * size + field->object->mark_offset) = item->mark;
-		add_place(loader, items + i * size, true, !may_be_object(item), item->mark, &step);
+		lab_add_place(loader, items + i * size, true, !may_be_object(item), item->mark, &step);
 		read_object(loader, field->object, item, item->mark, items + i * size, &step);
 	}
 	return true;
@@ -473,19 +364,25 @@ static void check_name(struct loader *loader, const struct object *object, const
 
 	if (object->scalar) {
 		if (!lab_params_is_name(key->text))
-			complain(loader, key->mark, path, "is no name for a parameter; allowed: a letter, then up to 31 "
+			complain(loader, key->mark, path,
+				 "is no name for a parameter; allowed: a letter, then up to 31 "
 				 "letters, digits, _ and -; not user or random");
 		return;
 	}
-	if (str_is_name(key->text, LAB_NAME_MAX) && key->text[length - 1] != '-' && !str_eq(key->text, "localhost"))
+	if (str_is_name(key->text, LAB_NAME_MAX) && key->text[length - 1] != '-' &&
+	    !str_eq(key->text, "localhost"))
 		return;
 	for (size_t i = 0; length <= LAB_NAME_MAX && i < length; i++) {
 		char c = key->text[i];
 
-		lower[i] = c >= 'A' && c <= 'Z' ? (char)(c + 'a' - 'A') : c == '_' || c == '.' ? '-' : c;
+		lower[i] = c >= 'A' && c <= 'Z'               ? (char)(c + 'a' - 'A')
+			   : c == '_' || c == '.' || c == ' ' ? '-'
+							      : c;
 	}
-	complain(loader, key->mark, path, "is no name for a %s%s%s%s; allowed: 1 to 31 of a-z, 0-9 and -, neither beginning nor "
-		 "ending with -, not localhost", object->name,
+	complain(loader, key->mark, path,
+		 "is no name for a %s%s%s%s; allowed: 1 to 31 of a-z, 0-9 and -, neither beginning nor "
+		 "ending with -, not localhost",
+		 object->name,
 		 str_is_name(lower, LAB_NAME_MAX) && !str_eq(lower, key->text) ? "; did you mean " : "",
 		 str_is_name(lower, LAB_NAME_MAX) && !str_eq(lower, key->text) ? lower : "",
 		 str_is_name(lower, LAB_NAME_MAX) && !str_eq(lower, key->text) ? "?" : "");
@@ -501,7 +398,7 @@ static void read_param(struct loader *loader, const struct object *object, const
 	if (!given) {
 		read_scalar(loader, object->scalar, node, key->mark, value, path);
 	} else if (set_scalar(loader, object->scalar, given, value, node->mark, path)) {
-		add_place(loader, value, false, false, node->mark, path);
+		lab_add_place(loader, value, false, false, node->mark, path);
 	}
 	/* Other values may use it, whatever was wrong with it. */
 	if (!*(char **)value && !(*(char **)value = strdup("")))
@@ -517,7 +414,8 @@ static bool read_map(struct loader *loader, const struct field *field, const str
 	char *items;
 
 	if (node->kind != NODE_MAP) {
-		complain(loader, node->mark, path, "is %s, not a mapping; allowed: the name of each %s and a colon, then its %s",
+		complain(loader, node->mark, path,
+			 "is %s, not a mapping; allowed: the name of each %s and a colon, then its %s",
 			 kind_name(node->kind), object->name, object->scalar ? "value" : "keys");
 		return false;
 	}
@@ -525,7 +423,7 @@ static bool read_map(struct loader *loader, const struct field *field, const str
 	count = bounded_count(loader, field, node, path);
 	items = good ? make_array(loader, field, value, count) : NULL;
 	for (size_t i = 0; items && i < count; i++) {
-		struct path step = { path, node->keys[i]->text, 0 };
+		struct path step = {path, node->keys[i]->text, 0};
 		char *element = items + *number * size;
 
 		if (!good[i])
@@ -540,7 +438,8 @@ static bool read_map(struct loader *loader, const struct field *field, const str
 			read_param(loader, object, node->items[i], node->keys[i], element, &step);
 		} else {
 			*(struct lab_mark *)(element + object->mark_offset) = node->keys[i]->mark;
-			add_place(loader, element, true, !may_be_object(node->items[i]), node->keys[i]->mark, &step);
+			lab_add_place(loader, element, true, !may_be_object(node->items[i]),
+				      node->keys[i]->mark, &step);
 			read_object(loader, object, node->items[i], node->keys[i]->mark, element, &step);
 		}
 		++*number;
@@ -567,22 +466,23 @@ static void read_field(struct loader *loader, const struct field *field, const s
 		good = lab_node_is_null(node) || read_map(loader, field, node, value, path);
 		break;
 	}
-	add_place(loader, value + field->offset, false, !good, key_mark, path);
+	lab_add_place(loader, value + field->offset, false, !good, key_mark, path);
 }
 
 void lab_read_tree(struct loader *loader, const struct tree *tree)
 {
 	static const struct path root;
 
-	loader->root_mark = tree->root ? tree->root->mark : (struct lab_mark){ 1, 1 };
+	loader->root_mark = tree->root ? tree->root->mark : (struct lab_mark){1, 1};
 	if (!tree->root || lab_node_is_null(tree->root))
-		lab_problem_add(loader->problems, (struct lab_mark){ 1, 1 }, "",
-				"the file is empty; a lab needs at least lab: NAME, base: IMAGE and machines: {NAME: {}}");
+		lab_problem_add(loader->problems, (struct lab_mark){1, 1}, "",
+				"the file is empty; a lab needs at least lab: NAME, base: IMAGE and "
+				"machines: {NAME: {}}");
 	else if (tree->root->kind != NODE_MAP)
 		lab_problem_add(loader->problems, tree->root->mark, "",
-				"the file is %s, not a mapping of keys; begin with lab: NAME", kind_name(tree->root->kind));
+				"the file is %s, not a mapping of keys; begin with lab: NAME",
+				kind_name(tree->root->kind));
 	else
 		read_object(loader, &lab_schema, tree->root, tree->root->mark, (char *)loader->lab, &root);
-	if (loader->place_count)
-		qsort(loader->places, loader->place_count, sizeof(*loader->places), compare_places);
+	lab_places_sort(loader);
 }

@@ -25,7 +25,7 @@
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/lab/lab_internal.h"
 
-#define RANDOM_MAX 64	/* characters of {{random:N}} */
+#define RANDOM_MAX     64 /* characters of {{random:N}} */
 #define PARAM_NAME_MAX 32
 
 static uint64_t rotate(uint64_t x, int bits)
@@ -45,8 +45,8 @@ static void sip_rounds(uint64_t v[4], int rounds)
 
 static uint64_t siphash(const uint64_t key[2], const void *data, size_t length)
 {
-	uint64_t v[4] = { key[0] ^ 0x736f6d6570736575, key[1] ^ 0x646f72616e646f6d, key[0] ^ 0x6c7967656e657261,
-			  key[1] ^ 0x7465646279746573 };
+	uint64_t v[4] = {key[0] ^ 0x736f6d6570736575, key[1] ^ 0x646f72616e646f6d,
+			 key[0] ^ 0x6c7967656e657261, key[1] ^ 0x7465646279746573};
 	const unsigned char *s = data;
 
 	for (size_t i = 0; i <= length / 8; i++) {
@@ -78,15 +78,17 @@ int lab_params_init(struct loader *loader, struct error *err)
 	const struct strv *params = loader->options->params;
 
 	for (size_t i = 0; params && i < params->count; i++)
-		if (!strchr(params->items[i], '=') || !lab_is_utf8(params->items[i], strlen(params->items[i])))
-			return error_set(err, ERROR_USAGE, "--param '%s' is not of the form NAME=VALUE, in UTF-8",
+		if (!strchr(params->items[i], '=') ||
+		    !lab_is_utf8(params->items[i], strlen(params->items[i])))
+			return error_set(err, ERROR_USAGE,
+					 "--param '%s' is not of the form NAME=VALUE, in UTF-8",
 					 params->items[i]);
 	loader->user = user ? str_dup(user, err) : login_name(err);
 	if (!loader->user)
 		return -1;
 	if (seed) {
-		loader->seed[0] = siphash((uint64_t[2]){ 0, 0 }, seed, strlen(seed));
-		loader->seed[1] = siphash((uint64_t[2]){ 1, 0 }, seed, strlen(seed));
+		loader->seed[0] = siphash((uint64_t[2]){0, 0}, seed, strlen(seed));
+		loader->seed[1] = siphash((uint64_t[2]){1, 0}, seed, strlen(seed));
 		return 0;
 	}
 	if (getrandom(loader->seed, sizeof(loader->seed), 0) != sizeof(loader->seed))
@@ -98,8 +100,8 @@ bool lab_params_is_name(const char *text)
 {
 	size_t length = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-");
 
-	return !text[length] && length <= PARAM_NAME_MAX && isalpha((unsigned char)*text) && !str_eq(text, "user") &&
-	       !str_eq(text, "random");
+	return !text[length] && length <= PARAM_NAME_MAX && isalpha((unsigned char)*text) &&
+	       !str_eq(text, "user") && !str_eq(text, "random");
 }
 
 /* The value of "NAME=VALUE" among the options; the last one counts, as with other options. */
@@ -148,15 +150,17 @@ int lab_params_check(const struct loader *loader, struct error *err)
 	join(&names, &allowed);
 	for (size_t i = 0; params && i < params->count; i++) {
 		cleanup_free char *name = strndup(params->items[i], strcspn(params->items[i], "="));
-		const char *nearest = name && names.count ? str_nearest(name, (const char *const *)names.items) : NULL;
+		const char *nearest =
+			name && names.count ? str_nearest(name, (const char *const *)names.items) : NULL;
 
 		if (!name || strbuf_check(&allowed, err) < 0)
 			return error_oom(err);
 		if (find(loader->lab, name))
 			continue;
-		return error_set(err, ERROR_USAGE, "--param %s: lab %s has no parameter '%s'%s%s%s; allowed: %s",
-				 params->items[i], loader->lab->name, name, nearest ? "; did you mean " : "",
-				 nearest ? nearest : "", nearest ? "?" : "", names.count ? allowed.data : "none");
+		return error_set(
+			err, ERROR_USAGE, "--param %s: lab %s has no parameter '%s'%s%s%s; allowed: %s",
+			params->items[i], loader->lab->name, name, nearest ? "; did you mean " : "",
+			nearest ? nearest : "", nearest ? "?" : "", names.count ? allowed.data : "none");
 	}
 	return 0;
 }
@@ -168,14 +172,13 @@ struct expansion {
 	const struct node *node;
 	const struct path *path;
 	struct strbuf out;
-	int braces;	/* how many "{{" were met, for positions and random texts */
+	int braces; /* how many "{{" were met, for positions and random texts */
 };
 
-__attribute__((format(printf, 2, 3)))
-static bool refuse(struct expansion *e, const char *fmt, ...)
+__attribute__((format(printf, 2, 3))) static bool refuse(struct expansion *e, const char *fmt, ...)
 {
-	struct lab_mark mark = lab_source_find_braces(e->loader->source, e->node->start, e->node->end, e->braces,
-						      e->node->mark);
+	struct lab_mark mark = lab_source_find_braces(e->loader->source, e->node->start, e->node->end,
+						      e->braces, e->node->mark);
 	cleanup_free char *where = lab_path_format(e->path);
 	cleanup_strbuf struct strbuf text = STRBUF_INIT;
 	va_list ap;
@@ -192,18 +195,20 @@ static bool refuse(struct expansion *e, const char *fmt, ...)
 
 static bool put_random(struct expansion *e, const char *digits)
 {
-	static const char letters[] = "abcdefghijkmnpqrstuvwxyz23456789";	/* 32, none that look alike */
+	static const char letters[] = "abcdefghijkmnpqrstuvwxyz23456789"; /* 32, none that look alike */
 	cleanup_free char *where = lab_path_format(e->path);
 	int64_t count;
 
 	if (str_to_i64(digits, 1, RANDOM_MAX, &count) < 0)
-		return refuse(e, "{{random:N}} needs a length; allowed: {{random:1}} to {{random:%d}}", RANDOM_MAX);
+		return refuse(e, "{{random:N}} needs a length; allowed: {{random:1}} to {{random:%d}}",
+			      RANDOM_MAX);
 	for (int64_t i = 0; where && i < count; i++) {
 		cleanup_free char *what = str_printf(NULL, "%s#%d#%d", where, e->braces, (int)i);
 
 		if (!what)
 			break;
-		strbuf_putc(&e->out, letters[siphash(e->loader->seed, what, strlen(what)) % (sizeof(letters) - 1)]);
+		strbuf_putc(&e->out,
+			    letters[siphash(e->loader->seed, what, strlen(what)) % (sizeof(letters) - 1)]);
 	}
 	if (!where)
 		e->loader->out_of_memory = true;
@@ -239,7 +244,7 @@ static bool put_reference(struct expansion *e, const char *reference, size_t len
 	while (length && reference[length - 1] == ' ')
 		length--;
 	if (length >= sizeof(name))
-		length = sizeof(name) - 1;	/* too long for any name there is: unknown */
+		length = sizeof(name) - 1; /* too long for any name there is: unknown */
 	memcpy(name, reference, length);
 	name[length] = '\0';
 	if (str_starts(name, "random:"))
@@ -256,6 +261,7 @@ static const char *expand_one(struct expansion *e, const char *text)
 {
 	const char *end = strstr(text + 2, "}}");
 	size_t before = e->out.length;
+	bool already;
 
 	if (!end) {
 		refuse(e, "}} is missing after this {{; write \\{{ for two braces as they are");
@@ -263,9 +269,12 @@ static const char *expand_one(struct expansion *e, const char *text)
 	}
 	if (!put_reference(e, text + 2, (size_t)(end - text) - 2))
 		return NULL;
+	already = e->loader->expanded > LAB_EXPANSION_MAX; /* told once is enough */
 	e->loader->expanded += e->out.length - before;
 	if (e->loader->expanded > LAB_EXPANSION_MAX) {
-		refuse(e, "the parameters of the file add up to more than %u bytes", LAB_EXPANSION_MAX);
+		if (!already)
+			refuse(e, "the parameters of the file add up to more than %u bytes",
+			       LAB_EXPANSION_MAX);
 		return NULL;
 	}
 	return end + 2;
@@ -273,7 +282,7 @@ static const char *expand_one(struct expansion *e, const char *text)
 
 char *lab_params_expand(struct loader *loader, const struct node *node, const struct path *path)
 {
-	struct expansion e = { .loader = loader, .node = node, .path = path };
+	struct expansion e = {.loader = loader, .node = node, .path = path};
 	const char *text = node->text;
 	bool good = true;
 	char *expanded;

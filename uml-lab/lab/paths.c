@@ -75,8 +75,8 @@ static char *against_folder(const struct loader *loader, const char *path, struc
 }
 
 /* Tells what is wrong with where a path leads. real: symbolic links resolved. */
-static bool refuse_outside(const struct loader *loader, const struct place *place, const char *written, const char *real,
-			   enum path_use use)
+static bool refuse_outside(const struct loader *loader, const struct place *place, const char *written,
+			   const char *real, enum path_use use)
 {
 	char quoted[LAB_QUOTE_MAX];
 
@@ -85,7 +85,8 @@ static bool refuse_outside(const struct loader *loader, const struct place *plac
 	if (use == PATH_SHARE && (*written == '/' || *written == '~')) {
 		if (!is_within(home_folder(), real))
 			return false;
-		lab_blame(loader, place, "is %s, which holds the whole home folder; allowed: a folder within it",
+		lab_blame(loader, place,
+			  "is %s, which holds the whole home folder; allowed: a folder within it",
 			  lab_quote(written, quoted));
 		return true;
 	}
@@ -97,13 +98,15 @@ static bool refuse_outside(const struct loader *loader, const struct place *plac
 }
 
 /* Tells a path that is missing or of the wrong kind. */
-static void check_kind(const struct loader *loader, const struct place *place, const char *written, const char *absolute,
-		       enum path_use use)
+static void check_kind(const struct loader *loader, const struct place *place, const char *written,
+		       const char *absolute, enum path_use use)
 {
 	char quoted[LAB_QUOTE_MAX], quoted_absolute[LAB_QUOTE_MAX];
 	struct stat st;
 
-	if (stat(absolute, &st) < 0)
+	if (stat(absolute, &st) < 0 && str_eq(written, absolute))
+		lab_blame(loader, place, "there is no %s", lab_quote(written, quoted));
+	else if (stat(absolute, &st) < 0)
 		lab_blame(loader, place, "is %s, but there is no %s", lab_quote(written, quoted),
 			  lab_quote(absolute, quoted_absolute));
 	else if (use == PATH_FILE && !S_ISREG(st.st_mode))
@@ -128,7 +131,8 @@ static int resolve(struct loader *loader, char **path, enum path_use use, bool w
 	if (!*path || (place && place->bad))
 		return 0;
 	if (**path == '~' && (*path)[1] && (*path)[1] != '/') {
-		lab_blame(loader, place, "is %s; of home folders only one's own can be named, ~/…", lab_quote(*path, quoted));
+		lab_blame(loader, place, "is %s; of home folders only one's own can be named, ~/…",
+			  lab_quote(*path, quoted));
 		return 0;
 	}
 	joined = against_folder(loader, *path, err);
@@ -156,6 +160,17 @@ static int resolve_file(struct loader *loader, char **path, struct error *err)
 	return *path && strchr(*path, '/') ? resolve(loader, path, PATH_FILE, false, err) : 0;
 }
 
+/* The base of a machine: its own, or that of the lab. */
+static int resolve_base(struct loader *loader, struct lab_machine *machine, struct error *err)
+{
+	if (lab_given(loader, &machine->base))
+		return resolve_file(loader, &machine->base, err);
+	if (!loader->lab->base)
+		return 0;
+	machine->base = str_dup(loader->lab->base, err);
+	return machine->base ? 0 : -1;
+}
+
 int lab_resolve_paths(struct loader *loader, struct error *err)
 {
 	struct lab *lab = loader->lab;
@@ -163,7 +178,7 @@ int lab_resolve_paths(struct loader *loader, struct error *err)
 	if (resolve_file(loader, &lab->base, err) < 0)
 		return -1;
 	for (size_t i = 0; i < lab->machine_count; i++)
-		if (resolve_file(loader, &lab->machines[i].base, err) < 0 ||
+		if (resolve_base(loader, &lab->machines[i], err) < 0 ||
 		    resolve_file(loader, &lab->machines[i].kernel, err) < 0 ||
 		    resolve(loader, &lab->machines[i].files, PATH_OWN_FOLDER, false, err) < 0)
 			return -1;

@@ -11,9 +11,10 @@
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/lab/lab_internal.h"
 
-void lab_problem_add(struct lab_problems *problems, struct lab_mark mark, const char *path, const char *fmt, ...)
+void lab_problem_add(struct lab_problems *problems, struct lab_mark mark, const char *path, const char *fmt,
+		     ...)
 {
-	struct lab_problem problem = { .line = mark.line, .column = mark.column };
+	struct lab_problem problem = {.line = mark.line, .column = mark.column};
 	struct lab_problem *items;
 	va_list ap;
 	int n;
@@ -53,7 +54,8 @@ static int compare(const void *a, const void *b)
 
 void lab_problems_sort(struct lab_problems *problems)
 {
-	/* glibc's qsort is a stable merge sort at this size, so the order of adding holds within one position. */
+	/* glibc's qsort is a stable merge sort at this size, so the order of adding holds within one
+	 * position. */
 	if (problems->count)
 		qsort(problems->items, problems->count, sizeof(*problems->items), compare);
 }
@@ -71,7 +73,7 @@ void lab_problem_format(const struct lab_problems *problems, size_t index, struc
 int lab_problems_to_error(const struct lab_problems *problems, struct error *err)
 {
 	cleanup_strbuf struct strbuf text = STRBUF_INIT;
-	const size_t room = ERROR_MESSAGE_MAX - 512;	/* for the last line, and what callers put in front */
+	const size_t room = ERROR_MESSAGE_MAX - 512; /* for the last line, and what callers put in front */
 	size_t told;
 
 	for (told = 0; told < problems->count; told++) {
@@ -87,7 +89,8 @@ int lab_problems_to_error(const struct lab_problems *problems, struct error *err
 		}
 	}
 	if (problems->count - told + problems->untold)
-		strbuf_printf(&text, "%s… and %zu more", told ? "\n" : "", problems->count - told + problems->untold);
+		strbuf_printf(&text, "%s… and %zu more", told ? "\n" : "",
+			      problems->count - told + problems->untold);
 	if (strbuf_check(&text, err) < 0)
 		return -1;
 	return error_set(err, ERROR_LAB, "%s", text.data);
@@ -101,12 +104,12 @@ void lab_problems_free(struct lab_problems *problems)
 	}
 	free(problems->items);
 	free(problems->file);
-	*problems = (struct lab_problems){ 0 };
+	*problems = (struct lab_problems){0};
 }
 
 char *lab_quote(const char *text, char buf[static LAB_QUOTE_MAX])
 {
-	const size_t room = LAB_QUOTE_MAX - 16;	/* an escape, a character, "…" and the quotes */
+	const size_t room = LAB_QUOTE_MAX - 16; /* an escape, a character, "…" and the quotes */
 	size_t used = 0, left = strlen(text);
 
 	buf[used++] = '"';
@@ -118,7 +121,8 @@ char *lab_quote(const char *text, char buf[static LAB_QUOTE_MAX])
 			memcpy(buf + used, text, n);
 			used += n;
 		} else {
-			used += (size_t)sprintf(buf + used, "\\x%02x", n ? (unsigned)character : (unsigned char)*text);
+			used += (size_t)sprintf(buf + used, "\\x%02x",
+						n ? (unsigned)character : (unsigned char)*text);
 		}
 		text += n ? n : 1;
 		left -= n ? n : 1;

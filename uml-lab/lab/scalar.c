@@ -16,11 +16,11 @@
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/lab/lab_internal.h"
 
-#define LINE_MAX_BYTES 1024	/* of a one-line text */
+#define LINE_MAX_BYTES  1024 /* of a one-line text */
 #define REGEX_MAX_BYTES 512
-#define REGEX_COST_MAX 100000	/* bytes times repetitions: what regcomp() may have to unfold */
+#define REGEX_COST_MAX  100000 /* bytes times repetitions: what regcomp() may have to unfold */
 
-static bool is_not(struct strbuf *why, const char *text, const char *what)
+bool lab_is_not(struct strbuf *why, const char *text, const char *what)
 {
 	char quoted[LAB_QUOTE_MAX];
 
@@ -30,7 +30,7 @@ static bool is_not(struct strbuf *why, const char *text, const char *what)
 
 /* ---- texts: char * ---- */
 
-static bool keep(const char *text, void *value, struct strbuf *why)
+bool lab_string_keep(const char *text, void *value, struct strbuf *why)
 {
 	char *copy = strdup(text);
 
@@ -63,7 +63,8 @@ static bool has_controls(const char *text, const char *but)
 		uint32_t c = 0;
 		size_t n = lab_utf8_decode(text, left, &c);
 
-		if (!n || (c < ' ' && !strchr(but, (int)c)) || (c >= 0x7f && c < 0xa0) || c == 0x2028 || c == 0x2029)
+		if (!n || (c < ' ' && !strchr(but, (int)c)) || (c >= 0x7f && c < 0xa0) || c == 0x2028 ||
+		    c == 0x2029)
 			return true;
 		text += n;
 		left -= n;
@@ -83,7 +84,7 @@ static bool parse_line(const struct field *field, const char *text, void *value,
 	else if (strlen(text) > LINE_MAX_BYTES)
 		strbuf_printf(why, "is %zu bytes long", strlen(text));
 	else
-		return keep(text, value, why);
+		return lab_string_keep(text, value, why);
 	return false;
 }
 
@@ -94,13 +95,14 @@ static bool parse_text(const struct field *field, const char *text, void *value,
 		strbuf_puts(why, "holds a control character");
 		return false;
 	}
-	return keep(text, value, why);
+	return lab_string_keep(text, value, why);
 }
 
 static bool parse_lab_name(const struct field *field, const char *text, void *value, struct strbuf *why)
 {
 	(void)field;
-	return str_is_name(text, LAB_NAME_MAX) ? keep(text, value, why) : is_not(why, text, "a name");
+	return str_is_name(text, LAB_NAME_MAX) ? lab_string_keep(text, value, why)
+					       : lab_is_not(why, text, "a name");
 }
 
 static bool parse_param(const struct field *field, const char *text, void *value, struct strbuf *why)
@@ -165,7 +167,7 @@ static bool parse_word(const struct field *field, const char *text, void *value,
 {
 	if (choice_index(field->choices, text) < 0)
 		return no_choice(field, text, why);
-	return keep(text, value, why);
+	return lab_string_keep(text, value, why);
 }
 
 /* A boolean is YAML 1.1's words in lower case, or the two words of the field ("ro|rw": false, true). */
@@ -174,7 +176,7 @@ static bool parse_bool(const struct field *field, const char *text, void *value,
 	int index = choice_index(field->choices ? field->choices : "false|true|no|yes|off|on", text);
 
 	if (index < 0)
-		return field->choices ? no_choice(field, text, why) : is_not(why, text, "true or false");
+		return field->choices ? no_choice(field, text, why) : lab_is_not(why, text, "true or false");
 	*(bool *)value = index % 2;
 	return true;
 }
@@ -182,180 +184,6 @@ static bool parse_bool(const struct field *field, const char *text, void *value,
 static void write_bool(const struct field *field, const void *value, struct strbuf *out)
 {
 	write_choice_index(field->choices ? field->choices : "false|true", *(const bool *)value, out);
-}
-
-/* ---- numbers ---- */
-
-static void out_of_range(struct strbuf *why, const char *text)
-{
-	strbuf_printf(why, "is %s: out of range", text);
-}
-
-/* Decimal digits, no leading zero: 010 would be eight for some readers of YAML, ten for others. */
-static bool parse_number(const struct field *field, const char *text, const char *what, int *value, struct strbuf *why)
-{
-	int64_t number;
-
-	if (str_to_i64(text, INT64_MIN, INT64_MAX, &number) < 0)
-		return is_not(why, text, what);
-	if ((text[0] == '0' && text[1]) || text[0] == '-') {
-		strbuf_printf(why, "is %.20s: %s", text, text[0] == '-' ? "negative" : "a leading zero may mean octal; leave it out");
-		return false;
-	}
-	if (number < field->min || number > field->max) {
-		out_of_range(why, text);
-		return false;
-	}
-	*value = (int)number;
-	return true;
-}
-
-static bool parse_int(const struct field *field, const char *text, void *value, struct strbuf *why)
-{
-	return parse_number(field, text, "a whole number", value, why);
-}
-
-static void write_int(const struct field *field, const void *value, struct strbuf *out)
-{
-	(void)field;
-	strbuf_printf(out, "%d", *(const int *)value);
-}
-
-static bool parse_percent(const struct field *field, const char *text, void *value, struct strbuf *why)
-{
-	size_t length = strlen(text);
-	char digits[16];
-
-	if (length < 2 || length > sizeof(digits) || text[length - 1] != '%')
-		return is_not(why, text, "a percentage like 50%");
-	memcpy(digits, text, length - 1);
-	digits[length - 1] = '\0';
-	return parse_number(field, digits, "a percentage like 50%", value, why);
-}
-
-static void write_percent(const struct field *field, const void *value, struct strbuf *out)
-{
-	(void)field;
-	strbuf_printf(out, "%d%%", *(const int *)value);
-}
-
-/* A size as people write it, by the largest unit that divides it: 134217728 → "128M". */
-static void put_size(uint64_t bytes, struct strbuf *out)
-{
-	static const char units[] = "KMGT";
-	char unit = '\0';
-
-	for (size_t i = 0; bytes && bytes % 1024 == 0 && units[i]; i++) {
-		bytes /= 1024;
-		unit = units[i];
-	}
-	strbuf_printf(out, "%" PRIu64, bytes);
-	if (unit)
-		strbuf_putc(out, unit);
-}
-
-static bool parse_size(const struct field *field, const char *text, void *value, struct strbuf *why)
-{
-	bool bare = *text && strspn(text, "0123456789") == strlen(text);
-	char quoted[LAB_QUOTE_MAX];
-	uint64_t bytes;
-
-	if (str_to_size(text, &bytes) < 0)
-		return is_not(why, text, "a size");
-	if (bytes < (uint64_t)field->min || bytes > (uint64_t)field->max) {
-		strbuf_printf(why, "is %s%s: too %s", lab_quote(text, quoted), bare ? " bytes" : "",
-			      bytes < (uint64_t)field->min ? "small" : "large");
-		if (bare && bytes < (uint64_t)field->min && bytes << 20 >= (uint64_t)field->min)
-			strbuf_printf(why, "; did you mean %sM?", text);
-		return false;
-	}
-	*(uint64_t *)value = bytes;
-	return true;
-}
-
-static void write_size(const struct field *field, const void *value, struct strbuf *out)
-{
-	(void)field;
-	put_size(*(const uint64_t *)value, out);
-}
-
-static void put_duration(int64_t ms, struct strbuf *out)
-{
-	static const struct {
-		int64_t ms;
-		const char *unit;
-	} units[] = { { 3600000, "h" }, { 60000, "m" }, { 1000, "s" }, { 1, "ms" } };
-	size_t i = 0;
-
-	while (ms % units[i].ms)
-		i++;
-	strbuf_printf(out, "%" PRId64 "%s", ms / units[i].ms, ms ? units[i].unit : "s");
-}
-
-static bool parse_duration(const struct field *field, const char *text, void *value, struct strbuf *why)
-{
-	char quoted[LAB_QUOTE_MAX];
-	int64_t ms;
-
-	if (str_to_duration_ms(text, &ms) < 0)
-		return is_not(why, text, "a time");
-	if (ms < field->min || ms > field->max) {
-		out_of_range(why, lab_quote(text, quoted));
-		return false;
-	}
-	*(int64_t *)value = ms;
-	return true;
-}
-
-static void write_duration(const struct field *field, const void *value, struct strbuf *out)
-{
-	(void)field;
-	put_duration(*(const int64_t *)value, out);
-}
-
-/* ---- traffic of a network: kept as written ---- */
-
-static bool parse_interval(const struct field *field, const char *text, void *value, struct strbuf *why)
-{
-	int64_t ms;
-
-	if (!parse_duration(field, text, &ms, why))
-		return false;
-	return keep(text, value, why);
-}
-
-static bool parse_rate(const struct field *field, const char *text, void *value, struct strbuf *why)
-{
-	uint64_t bits;
-	size_t digits = strspn(text, "0123456789.");
-
-	(void)field;
-	if (strlen(text) > digits + 1 || (text[digits] && !strchr("KMG", text[digits])) || str_to_size(text, &bits) < 0)
-		return is_not(why, text, "a rate in bits a second");
-	if (!bits) {
-		out_of_range(why, text);
-		return false;
-	}
-	return keep(text, value, why);
-}
-
-static bool parse_loss(const struct field *field, const char *text, void *value, struct strbuf *why)
-{
-	size_t digits = strspn(text, "0123456789");
-	char *end;
-	double percent;
-
-	(void)field;
-	if (text[digits] == '.')
-		digits += 1 + strspn(text + digits + 1, "0123456789");
-	if (!isdigit((unsigned char)*text) || digits > 12 || !str_eq(text + digits, "%"))
-		return is_not(why, text, "a percentage like 2%");
-	percent = strtod(text, &end);
-	if (percent > 100) {
-		out_of_range(why, text);
-		return false;
-	}
-	return keep(text, value, why);
 }
 
 /* ---- regular expressions ---- */
@@ -398,16 +226,16 @@ static bool parse_regex(const struct field *field, const char *text, void *value
 		return false;
 	}
 	if (has_controls(text, "\n\t"))
-		return is_not(why, text, "a regular expression");
+		return lab_is_not(why, text, "a regular expression");
 	status = regcomp(&regex, text, REG_EXTENDED | REG_NOSUB | REG_NEWLINE);
 	if (status) {
 		regerror(status, &regex, reason, sizeof(reason));
-		is_not(why, text, "a regular expression: ");
+		lab_is_not(why, text, "a regular expression: ");
 		strbuf_puts(why, reason);
 		return false;
 	}
 	regfree(&regex);
-	return keep(text, value, why);
+	return lab_string_keep(text, value, why);
 }
 
 /* ---- words with a form of their own ---- */
@@ -416,7 +244,8 @@ static bool parse_image(const struct field *field, const char *text, void *value
 {
 	if (strchr(text, '/'))
 		return parse_line(field, text, value, why);
-	return str_is_name(text, 64) ? keep(text, value, why) : is_not(why, text, "an image's name or a path");
+	return str_is_name(text, 64) ? lab_string_keep(text, value, why)
+				     : lab_is_not(why, text, "an image's name or a path");
 }
 
 /* "6.12", "6.12.101": two or three numbers. */
@@ -440,8 +269,8 @@ static bool parse_kernel(const struct field *field, const char *text, void *valu
 	if (strchr(text, '/'))
 		return parse_line(field, text, value, why);
 	if (!str_eq(text, "auto") && (!is_version(text) || strlen(text) > 20))
-		return is_not(why, text, "a kernel");
-	return keep(text, value, why);
+		return lab_is_not(why, text, "a kernel");
+	return lab_string_keep(text, value, why);
 }
 
 /* Whether text is a user or group number that chown() takes (-1 means "leave alone" there). */
@@ -464,8 +293,8 @@ static bool parse_owner(const struct field *field, const char *text, void *value
 	(void)field;
 	if (!str_eq(text, "root") && !str_eq(text, "host") &&
 	    !(colon && is_id(text, (size_t)(colon - text)) && is_id(colon + 1, strlen(colon + 1))))
-		return is_not(why, text, "an owner");
-	return keep(text, value, why);
+		return lab_is_not(why, text, "an owner");
+	return lab_string_keep(text, value, why);
 }
 
 /* ---- what is allowed, in words ---- */
@@ -477,14 +306,6 @@ static void put_choices(const char *choices, struct strbuf *out)
 			strbuf_puts(out, ", ");
 		else
 			strbuf_putc(out, *c);
-}
-
-static void put_limit(const struct scalar_type *type, int64_t limit, struct strbuf *out)
-{
-	if (type == &scalar_size)
-		put_size((uint64_t)limit, out);
-	else
-		put_duration(limit, out);
 }
 
 void lab_field_allowed(const struct field *field, struct strbuf *out)
@@ -507,82 +328,92 @@ void lab_field_allowed(const struct field *field, struct strbuf *out)
 		strbuf_printf(out, "%" PRId64 "%s to %" PRId64 "%s", field->min, unit, field->max, unit);
 		return;
 	}
-	put_limit(type, field->min, out);
+	lab_put_limit(type, field->min, out);
 	strbuf_puts(out, " to ");
-	put_limit(type, field->max, out);
+	lab_put_limit(type, field->max, out);
 }
 
 /* ---- the types ---- */
 
-#define STRING_TYPE .size = sizeof(char *), .write = lab_string_write, .release = lab_string_release
-
 const struct scalar_type scalar_line = {
-	.name = "text", .allowed = "one line of text", .json_type = "string number boolean",
-	.parse = parse_line, STRING_TYPE,
+	.name = "text",
+	.allowed = "one line of text",
+	.json_type = "string number boolean",
+	.parse = parse_line,
+	LAB_STRING_TYPE,
 };
 const struct scalar_type scalar_text = {
-	.name = "lines", .allowed = "text, also of several lines", .json_type = "string number boolean",
-	.parse = parse_text, STRING_TYPE,
+	.name = "lines",
+	.allowed = "text, also of several lines",
+	.json_type = "string number boolean",
+	.parse = parse_text,
+	LAB_STRING_TYPE,
 };
 const struct scalar_type scalar_param = {
-	.name = "text", .allowed = "text", .json_type = "string number boolean", .parse = parse_param, STRING_TYPE,
+	.name = "text",
+	.allowed = "text",
+	.json_type = "string number boolean",
+	.parse = parse_param,
+	LAB_STRING_TYPE,
 };
 const struct scalar_type scalar_lab_name = {
-	.name = "name", .allowed = "1 to 31 of a-z, 0-9 and -, not beginning with -", .json_type = "string integer",
-	.pattern = "[a-z0-9][a-z0-9-]{0,30}", .parse = parse_lab_name, STRING_TYPE,
+	.name = "name",
+	.allowed = "1 to 31 of a-z, 0-9 and -, not beginning with -",
+	.json_type = "string integer",
+	.pattern = "[a-z0-9][a-z0-9-]{0,30}",
+	.parse = parse_lab_name,
+	LAB_STRING_TYPE,
 };
 const struct scalar_type scalar_bool = {
-	.name = "true or false", .allowed = "true, false (also yes, no, on, off)", .json_type = "boolean string",
-	.pattern = "true|false|yes|no|on|off", .size = sizeof(bool), .parse = parse_bool, .write = write_bool,
+	.name = "true or false",
+	.allowed = "true, false (also yes, no, on, off)",
+	.json_type = "boolean string",
+	.pattern = "true|false|yes|no|on|off",
+	.size = sizeof(bool),
+	.parse = parse_bool,
+	.write = write_bool,
 };
 const struct scalar_type scalar_choice = {
-	.name = "choice", .json_type = "string boolean", .size = sizeof(int), .parse = parse_choice, .write = write_choice,
+	.name = "choice",
+	.json_type = "string boolean",
+	.size = sizeof(int),
+	.parse = parse_choice,
+	.write = write_choice,
 };
 const struct scalar_type scalar_word = {
-	.name = "choice", .json_type = "string", .parse = parse_word, STRING_TYPE,
-};
-const struct scalar_type scalar_int = {
-	.name = "number", .json_type = "integer string", .pattern = "0|[1-9][0-9]*", .size = sizeof(int),
-	.parse = parse_int, .write = write_int,
-};
-const struct scalar_type scalar_percent = {
-	.name = "percentage", .json_type = "string", .pattern = "[1-9][0-9]*%", .size = sizeof(int),
-	.parse = parse_percent, .write = write_percent,
-};
-const struct scalar_type scalar_size = {
-	.name = "size", .allowed = "a number with K, M, G or T", .json_type = "string integer",
-	.pattern = "[0-9]+(\\.[0-9]+)?([KMGTkmgt](iB|B)?|B)?", .size = sizeof(uint64_t), .parse = parse_size, .write = write_size,
-};
-const struct scalar_type scalar_duration = {
-	.name = "time", .allowed = "a number with ms, s, m, h or d", .json_type = "string number",
-	.pattern = "[0-9]+(\\.[0-9]+)?(ms|s|m|min|h|d)?", .size = sizeof(int64_t), .parse = parse_duration,
-	.write = write_duration,
-};
-const struct scalar_type scalar_interval = {
-	.name = "time", .allowed = "a number with ms or s", .json_type = "string number",
-	.pattern = "[0-9]+(\\.[0-9]+)?(ms|s|m|min|h|d)?", .parse = parse_interval, STRING_TYPE,
-};
-const struct scalar_type scalar_rate = {
-	.name = "rate", .allowed = "bits a second, like 64K, 10M or 1G", .json_type = "string integer",
-	.pattern = "[0-9]+(\\.[0-9]+)?[KMG]?", .parse = parse_rate, STRING_TYPE,
-};
-const struct scalar_type scalar_loss = {
-	.name = "percentage", .allowed = "0% to 100%", .json_type = "string", .pattern = "[0-9]+(\\.[0-9]*)?%",
-	.parse = parse_loss, STRING_TYPE,
+	.name = "choice",
+	.json_type = "string",
+	.parse = parse_word,
+	LAB_STRING_TYPE,
 };
 const struct scalar_type scalar_regex = {
-	.name = "regular expression", .allowed = "a POSIX extended regular expression of at most 512 bytes",
-	.json_type = "string number boolean", .parse = parse_regex, STRING_TYPE,
+	.name = "regular expression",
+	.allowed = "a POSIX extended regular expression of at most 512 bytes",
+	.json_type = "string number boolean",
+	.parse = parse_regex,
+	LAB_STRING_TYPE,
 };
 const struct scalar_type scalar_image = {
-	.name = "image", .allowed = "an image's name (a-z, 0-9, -), or a path with a slash (./base.img)",
-	.json_type = "string", .pattern = "[a-z0-9][a-z0-9-]{0,63}|.*/.*", .parse = parse_image, STRING_TYPE,
+	.name = "image",
+	.allowed = "an image's name (a-z, 0-9, -), or a path with a slash (./base.img)",
+	.json_type = "string",
+	.pattern = "[a-z0-9][a-z0-9-]{0,63}|.*/.*",
+	.parse = parse_image,
+	LAB_STRING_TYPE,
 };
 const struct scalar_type scalar_kernel = {
-	.name = "kernel", .allowed = "auto, a version like 6.12, or a path with a slash", .json_type = "string number",
-	.pattern = "auto|[0-9]+(\\.[0-9]+){1,2}|.*/.*", .parse = parse_kernel, STRING_TYPE,
+	.name = "kernel",
+	.allowed = "auto, a version like 6.12, or a path with a slash",
+	.json_type = "string number",
+	.pattern = "auto|[0-9]+(\\.[0-9]+){1,2}|.*/.*",
+	.parse = parse_kernel,
+	LAB_STRING_TYPE,
 };
 const struct scalar_type scalar_owner = {
-	.name = "owner", .allowed = "root, host, or numbers UID:GID", .json_type = "string",
-	.pattern = "root|host|[0-9]+:[0-9]+", .parse = parse_owner, STRING_TYPE,
+	.name = "owner",
+	.allowed = "root, host, or numbers UID:GID",
+	.json_type = "string",
+	.pattern = "root|host|[0-9]+:[0-9]+",
+	.parse = parse_owner,
+	LAB_STRING_TYPE,
 };

@@ -13,7 +13,7 @@
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/lab/lab_internal.h"
 
-static bool is_not(struct strbuf *why, const char *text, const char *what)
+static bool refuse(struct strbuf *why, const char *text, const char *what)
 {
 	char quoted[LAB_QUOTE_MAX];
 
@@ -38,8 +38,10 @@ static const char *read_address(const char *text, struct lab_address *out)
 		out->family = AF_INET6;
 	else
 		return "not an IPv4 or IPv6 address";
-	if (*slash && (slash[1] == '-' || str_to_i64(slash + 1, 0, out->family == AF_INET ? 32 : 128, &bits) < 0))
-		return out->family == AF_INET ? "whose prefix is not 0 to 32 bits" : "whose prefix is not 0 to 128 bits";
+	if (*slash &&
+	    (slash[1] == '-' || str_to_i64(slash + 1, 0, out->family == AF_INET ? 32 : 128, &bits) < 0))
+		return out->family == AF_INET ? "whose prefix is not 0 to 32 bits"
+					      : "whose prefix is not 0 to 128 bits";
 	out->prefix = (int)bits;
 	return NULL;
 }
@@ -47,7 +49,8 @@ static const char *read_address(const char *text, struct lab_address *out)
 /* What speaks against an IPv4 address on an interface; NULL when nothing does. */
 static const char *refuse_v4(uint32_t address, int prefix)
 {
-	uint32_t host = prefix >= 31 ? 1 : address & (UINT32_MAX >> prefix);	/* RFC 3021: /31 has no broadcast */
+	uint32_t host =
+		prefix >= 31 ? 1 : address & (UINT32_MAX >> prefix); /* RFC 3021: /31 has no broadcast */
 
 	if (address >> 28 == 14)
 		return "a multicast address";
@@ -75,17 +78,17 @@ static const char *refuse_v6(const struct in6_addr *address)
 
 static bool parse_address(const struct field *field, const char *text, void *value, struct strbuf *why)
 {
-	struct lab_address address = { 0 };
+	struct lab_address address = {0};
 	const char *wrong = read_address(text, &address);
 
 	(void)field;
 	if (!wrong && address.prefix < 1)
 		wrong = address.prefix < 0 ? "without its prefix, like /24" : "whose prefix is 0 bits";
 	if (!wrong)
-		wrong = address.family == AF_INET ? refuse_v4(ntohl(address.v4.s_addr), address.prefix) :
-						    refuse_v6(&address.v6);
+		wrong = address.family == AF_INET ? refuse_v4(ntohl(address.v4.s_addr), address.prefix)
+						  : refuse_v6(&address.v6);
 	if (wrong)
-		return is_not(why, text, wrong);
+		return refuse(why, text, wrong);
 	*(struct lab_address *)value = address;
 	return true;
 }
@@ -106,26 +109,28 @@ struct mac_value {
 	bool given;
 };
 _Static_assert(offsetof(struct lab_interface, mac_given) - offsetof(struct lab_interface, mac) ==
-	       offsetof(struct mac_value, given), "mac and mac_given are one value");
+		       offsetof(struct mac_value, given),
+	       "mac and mac_given are one value");
 
 static bool parse_mac(const struct field *field, const char *text, void *value, struct strbuf *why)
 {
-	struct mac_value mac = { .given = true };
+	struct mac_value mac = {.given = true};
 	const char *s = text;
 
 	(void)field;
 	if (str_eq(text, "auto"))
 		return true;
 	for (int i = 0; i < 6; i++) {
-		if (!isxdigit((unsigned char)s[0]) || !isxdigit((unsigned char)s[1]) || s[2] != (i < 5 ? ':' : '\0'))
-			return is_not(why, text, "not a MAC address");
+		if (!isxdigit((unsigned char)s[0]) || !isxdigit((unsigned char)s[1]) ||
+		    s[2] != (i < 5 ? ':' : '\0'))
+			return refuse(why, text, "not a MAC address");
 		mac.bytes[i] = (uint8_t)strtoul(s, NULL, 16);
 		s += 3;
 	}
-	if (mac.bytes[0] & 1)	/* IEEE 802: the first bit on the wire marks a group */
-		return is_not(why, text, "a multicast MAC address (its first byte is odd)");
+	if (mac.bytes[0] & 1) /* IEEE 802: the first bit on the wire marks a group */
+		return refuse(why, text, "a multicast MAC address (its first byte is odd)");
 	if (!memcmp(mac.bytes, "\0\0\0\0\0", 6))
-		return is_not(why, text, "not an address an interface can have");
+		return refuse(why, text, "not an address an interface can have");
 	*(struct mac_value *)value = mac;
 	return true;
 }
@@ -159,7 +164,7 @@ static int address_and_port(const struct sockaddr_storage *from, char text[stati
 
 int lab_parse_forward(const char *text, struct lab_forward *out, struct error *err)
 {
-	cleanup_with(lab_forward_free) struct lab_forward forward = { 0 };
+	cleanup_with(lab_forward_free) struct lab_forward forward = {0};
 	struct netplug_forward parsed;
 	char host[INET6_ADDRSTRLEN], guest[INET6_ADDRSTRLEN];
 
@@ -172,10 +177,11 @@ int lab_parse_forward(const char *text, struct lab_forward *out, struct error *e
 	forward.host_address = str_dup(host, err);
 	if (!forward.text || !forward.host_address)
 		return -1;
-	if (!str_eq(guest, "0.0.0.0") && !str_eq(guest, "::") && !(forward.guest_address = str_dup(guest, err)))
+	if (!str_eq(guest, "0.0.0.0") && !str_eq(guest, "::") &&
+	    !(forward.guest_address = str_dup(guest, err)))
 		return -1;
 	*out = forward;
-	forward = (struct lab_forward){ 0 };
+	forward = (struct lab_forward){0};
 	return 0;
 }
 
@@ -184,7 +190,7 @@ void lab_forward_free(struct lab_forward *forward)
 	free(forward->text);
 	free(forward->host_address);
 	free(forward->guest_address);
-	*forward = (struct lab_forward){ 0 };
+	*forward = (struct lab_forward){0};
 }
 
 static bool parse_forward(const struct field *field, const char *text, void *value, struct strbuf *why)
@@ -192,8 +198,9 @@ static bool parse_forward(const struct field *field, const char *text, void *val
 	struct error err = ERROR_INIT;
 
 	(void)field;
-	if (strlen(text) >= NETPLUG_FORWARD_TEXT_MAX || strspn(text, "0123456789abcdefABCDEFutop.:[]/") != strlen(text))
-		return is_not(why, text, "not a forward");
+	if (strlen(text) >= NETPLUG_FORWARD_TEXT_MAX ||
+	    strspn(text, "0123456789abcdefABCDEFutop.:[]/") != strlen(text))
+		return refuse(why, text, "not a forward");
 	if (lab_parse_forward(text, value, &err) == 0)
 		return true;
 	strbuf_puts(why, err.message);
@@ -222,7 +229,7 @@ static bool parse_destination(const struct field *field, const char *text, void 
 
 	(void)field;
 	if (strlen(text) >= sizeof(plain))
-		return is_not(why, text, "not a destination");
+		return refuse(why, text, "not a destination");
 	strcpy(plain, text);
 	if (*plain == '[' && (end = strchr(plain, ']')) && (!end[1] || end[1] == ':')) {
 		inner++;
@@ -235,30 +242,48 @@ static bool parse_destination(const struct field *field, const char *text, void 
 	if (port && (str_ends(port, "/udp") || str_ends(port, "/tcp")))
 		plain[strlen(text) - 4] = '\0';
 	if (port && (str_to_i64(port, 1, 65535, &number) < 0))
-		return is_not(why, text, "whose port is not 1 to 65535");
+		return refuse(why, text, "whose port is not 1 to 65535");
 	if (read_address(inner, &address))
-		return is_not(why, text, "not a destination");
+		return refuse(why, text, "not a destination");
 	*(char **)value = strdup(text);
-	return *(char **)value || is_not(why, text, "out of memory");
+	return *(char **)value || refuse(why, text, "out of memory");
 }
 
 const struct scalar_type scalar_address = {
-	.name = "address", .allowed = "IPv4 or IPv6 with its prefix, like 10.0.1.1/24 or 2001:db8::1/64",
-	.json_type = "string", .pattern = "[0-9a-fA-F.:]+/[0-9]{1,3}", .size = sizeof(struct lab_address),
-	.parse = parse_address, .write = write_address,
+	.name = "address",
+	.allowed = "IPv4 or IPv6 with its prefix, like 10.0.1.1/24 or 2001:db8::1/64",
+	.json_type = "string",
+	.pattern = "[0-9a-fA-F.:]+/[0-9]{1,3}",
+	.size = sizeof(struct lab_address),
+	.parse = parse_address,
+	.write = write_address,
 };
 const struct scalar_type scalar_mac = {
-	.name = "MAC address", .allowed = "auto, or one like 02:00:00:00:00:01", .json_type = "string",
-	.pattern = "auto|([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}", .size = sizeof(struct mac_value), .parse = parse_mac,
+	.name = "MAC address",
+	.allowed = "auto, or one like 02:00:00:00:00:01",
+	.json_type = "string",
+	.pattern = "auto|([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}",
+	.size = sizeof(struct mac_value),
+	.parse = parse_mac,
 	.write = write_mac,
 };
 const struct scalar_type scalar_forward = {
-	.name = "forward", .allowed = "[ADDRESS:]PORT|auto:[GUEST:]GUESTPORT[/tcp|/udp]", .json_type = "string",
-	.pattern = "[0-9a-fA-Futop.:\\[\\]]+:[0-9]+(/tcp|/udp)?", .size = sizeof(struct lab_forward),
-	.parse = parse_forward, .write = write_forward, .release = release_forward,
+	.name = "forward",
+	.allowed = "[ADDRESS:]PORT|auto:[GUEST:]GUESTPORT[/tcp|/udp]",
+	.json_type = "string",
+	.pattern = "[0-9a-fA-Futop.:\\[\\]]+:[0-9]+(/tcp|/udp)?",
+	.size = sizeof(struct lab_forward),
+	.parse = parse_forward,
+	.write = write_forward,
+	.release = release_forward,
 };
 const struct scalar_type scalar_destination = {
-	.name = "destination", .allowed = "ADDRESS[/BITS][:PORT[/udp]], IPv6 with a port in brackets",
-	.json_type = "string", .pattern = "\\[?[0-9a-fA-F.:]+(/[0-9]+)?\\]?(:[0-9]+(/tcp|/udp)?)?", .size = sizeof(char *),
-	.parse = parse_destination, .write = lab_string_write, .release = lab_string_release,
+	.name = "destination",
+	.allowed = "ADDRESS[/BITS][:PORT[/udp]], IPv6 with a port in brackets",
+	.json_type = "string",
+	.pattern = "\\[?[0-9a-fA-F.:]+(/[0-9]+)?\\]?(:[0-9]+(/tcp|/udp)?)?",
+	.size = sizeof(char *),
+	.parse = parse_destination,
+	.write = lab_string_write,
+	.release = lab_string_release,
 };

@@ -135,7 +135,8 @@ static const struct field machine_fields[] = {
 		.help = "Further words for the kernel's command line.", .example = "[quiet]",
 	}, {
 		.key = "memory", .type = &scalar_size, .offset = offsetof(struct lab_machine, memory), .fallback = "128M",
-		.min = 32 * MIB, .max = 256 * GIB, .help = "The machine's memory. A UML kernel needs 32M to boot.",
+		.min = 32 * MIB, .max = 256 * GIB, .min_reason = "a UML kernel needs 32M to boot",
+		.help = "The machine's memory. A UML kernel needs 32M to boot.",
 	}, {
 		.key = "disk", .type = &scalar_word, .offset = offsetof(struct lab_machine, disk_driver), .choices = "auto|ubd",
 		.fallback = "auto", .help = "How the root disk is attached; ubd is the kernel's own driver.",

@@ -13,7 +13,8 @@
 
 size_t lab_utf8_decode(const char *text, size_t length, uint32_t *character)
 {
-	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };	/* RFC 3629 section 3: no overlong forms */
+	static const uint32_t least[] = {0, 0, 0x80, 0x800,
+					 0x10000}; /* RFC 3629 section 3: no overlong forms */
 	const unsigned char *s = (const unsigned char *)text;
 	size_t n = s[0] < 0x80 ? 1 : (s[0] >> 5) == 6 ? 2 : (s[0] >> 4) == 14 ? 3 : (s[0] >> 3) == 30 ? 4 : 0;
 	uint32_t c;
@@ -61,42 +62,48 @@ static bool refuse_utf16(const char *text, size_t length, struct lab_problems *p
 {
 	if (length < 2 || (memcmp(text, "\xff\xfe", 2) && memcmp(text, "\xfe\xff", 2)))
 		return false;
-	lab_problem_add(problems, (struct lab_mark){ 1, 1 }, "", "the file is UTF-16; save it as UTF-8");
+	lab_problem_add(problems, (struct lab_mark){1, 1}, "", "the file is UTF-16; save it as UTF-8");
 	return true;
 }
 
-bool lab_source_init(struct lab_source *source, const char *text, size_t length, struct lab_problems *problems)
+bool lab_source_init(struct lab_source *source, const char *text, size_t length,
+		     struct lab_problems *problems)
 {
-	struct lab_mark at = { 1, 1 };
+	struct lab_mark at = {1, 1};
 
 	if (length > LAB_FILE_MAX) {
-		lab_problem_add(problems, at, "", "the file is %zu bytes; allowed: at most %u", length, LAB_FILE_MAX);
+		lab_problem_add(problems, at, "", "the file is %zu bytes; allowed: at most %u", length,
+				LAB_FILE_MAX);
 		return false;
 	}
 	if (refuse_utf16(text, length, problems))
 		return false;
-	if (length >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) {	/* a byte order mark, as Windows editors write */
+	if (length >= 3 &&
+	    memcmp(text, "\xef\xbb\xbf", 3) == 0) { /* a byte order mark, as Windows editors write */
 		text += 3;
 		length -= 3;
 	}
-	*source = (struct lab_source){ text, length };
+	*source = (struct lab_source){text, length};
 	while (length) {
 		uint32_t c = 0;
 		size_t n = lab_utf8_decode(text, length, &c);
 
 		if (!n) {
-			lab_problem_add(problems, at, "", "byte 0x%02x is not valid UTF-8; save the file as UTF-8",
+			lab_problem_add(problems, at, "",
+					"byte 0x%02x is not valid UTF-8; save the file as UTF-8",
 					(unsigned char)*text);
 			return false;
 		}
 		if (!allowed(c, length > 1 && text[1] == '\n')) {
-			lab_problem_add(problems, at, "", "character U+%04X cannot stand here; remove it, or write "
-					"\"\\u%04X\" in double quotes", c, c & 0xffff);
+			lab_problem_add(problems, at, "",
+					"character U+%04X cannot stand here; remove it, or write "
+					"\"\\u%04X\" in double quotes",
+					c, c & 0xffff);
 			return false;
 		}
 		at.column++;
 		if (c == '\n')
-			at = (struct lab_mark){ at.line + 1, 1 };
+			at = (struct lab_mark){at.line + 1, 1};
 		text += n;
 		length -= n;
 	}
@@ -106,22 +113,22 @@ bool lab_source_init(struct lab_source *source, const char *text, size_t length,
 struct lab_mark lab_source_find_braces(const struct lab_source *source, size_t start, size_t end, int nth,
 				       struct lab_mark fallback)
 {
-	struct lab_mark at = { 1, 1 };
+	struct lab_mark at = {1, 1};
 	const char *s = source->text, *stop = source->text + source->length;
 
 	for (size_t index = 0; s < stop && index < end; index++, s++) {
 		if (index >= start && stop - s > 1 && s[0] == '{' && s[1] == '{') {
 			if (nth-- == 0)
 				return at;
-			index++;	/* both braces are taken */
+			index++; /* both braces are taken */
 			s++;
 			at.column++;
 		}
 		at.column++;
 		if (*s == '\n')
-			at = (struct lab_mark){ at.line + 1, 1 };
+			at = (struct lab_mark){at.line + 1, 1};
 		while (stop - s > 1 && ((unsigned char)s[1] & 0xc0) == 0x80)
-			s++;	/* libyaml counts characters, not bytes */
+			s++; /* libyaml counts characters, not bytes */
 	}
 	return fallback;
 }

@@ -13,32 +13,37 @@
 #include "uml-lab/lab/lab_internal.h"
 
 struct remedy {
-	const char *problem;	/* libyaml's words, or a part of them */
-	const char *context;	/* a part of its context; NULL: any */
-	bool at_context;	/* the place to point at is where the context began */
+	const char *problem; /* libyaml's words, or a part of them */
+	const char *context; /* a part of its context; NULL: any */
+	bool at_context;     /* the place to point at is where the context began */
 	const char *text;
 };
 
 static const struct remedy remedies[] = {
-	{ "found unexpected end of stream", "quoted scalar", true, "the quote that opens here is never closed" },
-	{ "found unexpected document indicator", "quoted scalar", true, "the quote that opens here is never closed" },
-	{ "could not find expected ':'", NULL, true, "': ' (a colon and a blank) is missing after the key" },
-	{ "mapping values are not allowed", NULL, false,
-	  "a colon cannot stand here: the indentation does not fit, or a text that holds ': ' is not quoted" },
-	{ "block sequence entries are not allowed", NULL, false,
-	  "a list cannot begin on the line of its key; put each \"- \" on a line of its own" },
-	{ "cannot start any token", NULL, false, "a text that begins with this character must be quoted" },
-	{ "expected alphabetic or numeric", NULL, true, "a text that begins with * or & must be quoted" },
-	{ "unknown escape", NULL, false, "this \\ escape is unknown in double quotes; use single quotes" },
-	{ "expected ',' or ']'", NULL, true, "the list that opens here lacks a comma or its ]" },
-	{ "expected ',' or '}'", NULL, true, "the mapping that opens here lacks a comma or its }" },
-	{ "did not find expected key", NULL, false, "the indentation does not fit the lines above" },
-	{ "did not find expected '-'", NULL, false, "the indentation does not fit the list above, or a \"- \" is missing" },
-	{ "expected <document start>", NULL, false, "the indentation does not fit the lines above" },
-	{ "did not find expected node", NULL, false, "a value is missing here" },
-	{ "indentation indicator", NULL, false, "after | or > only +, - or a digit may stand" },
-	{ "expected comment or line break", NULL, false, "the text after | or > begins on the next line" },
-	{ "leading ", NULL, false, "the first lines of this text are indented deeper than the rest" },
+	{"found unexpected end of stream", "quoted scalar", true,
+	 "the quote that opens here is never closed"},
+	{"found unexpected document indicator", "quoted scalar", true,
+	 "the quote that opens here is never closed"},
+	{"could not find expected ':'", NULL, true, "': ' (a colon and a blank) is missing after the key"},
+	{"mapping values are not allowed", NULL, false,
+	 "a colon cannot stand here: the indentation does not fit, or a text that holds ': ' is not quoted"},
+	{"block sequence entries are not allowed", NULL, false,
+	 "a list cannot begin on the line of its key; put each \"- \" on a line of its own"},
+	{"cannot start any token", NULL, false, "a text that begins with this character must be quoted"},
+	{"expected alphabetic or numeric", NULL, true, "a text that begins with * or & must be quoted"},
+	{"hexdecimal number", NULL, false,
+	 "this \\ escape lacks its digits; use single quotes for a \\ as it is"},
+	{"unknown escape", NULL, false, "this \\ escape is unknown in double quotes; use single quotes"},
+	{"expected ',' or ']'", NULL, true, "the list that opens here lacks a comma or its ]"},
+	{"expected ',' or '}'", NULL, true, "the mapping that opens here lacks a comma or its }"},
+	{"did not find expected key", NULL, false, "the indentation does not fit the lines above"},
+	{"did not find expected '-'", NULL, false,
+	 "the indentation does not fit the list above, or a \"- \" is missing"},
+	{"expected <document start>", NULL, false, "the indentation does not fit the lines above"},
+	{"did not find expected node", NULL, false, "a value is missing here"},
+	{"indentation indicator", NULL, false, "after | or > only +, - or a digit may stand"},
+	{"expected comment or line break", NULL, false, "the text after | or > begins on the next line"},
+	{"leading ", NULL, false, "the first lines of this text are indented deeper than the rest"},
 };
 
 /* The column (from 1) of a tab in the line's indentation, 0 for none. */
@@ -67,7 +72,7 @@ static int colon_without_blank(const struct lab_source *source, int line)
 	if (i == key || i + 1 >= length || s[i] != ':' || isspace((unsigned char)s[i + 1]))
 		return 0;
 	if (memmem(s + i, length - i, ": ", 2) || isdigit((unsigned char)s[key]))
-		return 0;	/* there is a key with its blank, or it is something like 8080:80 */
+		return 0; /* there is a key with its blank, or it is something like 8080:80 */
 	return (int)i + 1;
 }
 
@@ -92,9 +97,9 @@ static const char *classic(const struct lab_source *source, struct lab_mark *mar
 		int (*find)(const struct lab_source *source, int line);
 		const char *text;
 	} classics[] = {
-		{ tab_in_indentation, "a tab stands in the indentation; indent with spaces" },
-		{ bare_braces, "a value that begins with {{ must be quoted" },
-		{ colon_without_blank, "a blank is missing after the colon" },
+		{tab_in_indentation, "a tab stands in the indentation; indent with spaces"},
+		{bare_braces, "a value that begins with {{ must be quoted"},
+		{colon_without_blank, "a blank is missing after the colon"},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(classics); i++) {
@@ -103,7 +108,7 @@ static const char *classic(const struct lab_source *source, struct lab_mark *mar
 
 			if (!column)
 				continue;
-			*mark = (struct lab_mark){ line, column };
+			*mark = (struct lab_mark){line, column};
 			return classics[i].text;
 		}
 	}
@@ -125,7 +130,7 @@ static bool after_quote(const struct lab_source *source, struct lab_mark mark)
 
 static struct lab_mark mark_of(const yaml_mark_t *mark)
 {
-	return (struct lab_mark){ (int)mark->line + 1, (int)mark->column + 1 };
+	return (struct lab_mark){(int)mark->line + 1, (int)mark->column + 1};
 }
 
 static const struct remedy *find_remedy(const yaml_parser_t *parser)
@@ -133,7 +138,8 @@ static const struct remedy *find_remedy(const yaml_parser_t *parser)
 	for (size_t i = 0; i < ARRAY_SIZE(remedies); i++) {
 		if (!strstr(parser->problem, remedies[i].problem))
 			continue;
-		if (remedies[i].context && (!parser->context || !strstr(parser->context, remedies[i].context)))
+		if (remedies[i].context &&
+		    (!parser->context || !strstr(parser->context, remedies[i].context)))
 			continue;
 		return &remedies[i];
 	}
@@ -148,7 +154,7 @@ void lab_syntax_problem(const struct yaml_parser_s *parser, const struct lab_sou
 	const char *text;
 
 	if (parser->error == YAML_MEMORY_ERROR || !parser->problem) {
-		lab_problem_add(problems, (struct lab_mark){ 1, 1 }, "", "out of memory");
+		lab_problem_add(problems, (struct lab_mark){1, 1}, "", "out of memory");
 		return;
 	}
 	remedy = find_remedy(parser);

@@ -23,19 +23,19 @@
 struct anchor {
 	char *name;
 	struct node *node;
-	bool open;	/* its value has not ended yet */
+	bool open; /* its value has not ended yet */
 };
 
 struct builder {
 	struct tree *tree;
 	struct lab_problems *problems;
 	struct node *stack[LAB_DEPTH_MAX];
-	struct node *pending_key[LAB_DEPTH_MAX];	/* of maps: a key that waits for its value */
+	struct node *pending_key[LAB_DEPTH_MAX]; /* of maps: a key that waits for its value */
 	int depth;
 	struct anchor *anchors;
 	size_t anchor_count;
 	size_t weight;
-	bool stop;	/* a mistake was added, or memory is out */
+	bool stop; /* a mistake was added, or memory is out */
 };
 
 static void fail(struct builder *b, struct lab_mark mark, const char *text)
@@ -46,7 +46,7 @@ static void fail(struct builder *b, struct lab_mark mark, const char *text)
 
 static struct lab_mark mark_of(const yaml_mark_t *mark)
 {
-	return (struct lab_mark){ (int)mark->line + 1, (int)mark->column + 1 };
+	return (struct lab_mark){(int)mark->line + 1, (int)mark->column + 1};
 }
 
 /* Appends to an array that doubles; NULL when memory is out (the array is as before then). */
@@ -105,7 +105,8 @@ static void attach(struct builder *b, struct node *node)
 	} else if (!*(pending = &b->pending_key[b->depth - 1])) {
 		*pending = node;
 	} else {
-		good = append(&parent->keys, parent->count, *pending) && append(&parent->items, parent->count, node);
+		good = append(&parent->keys, parent->count, *pending) &&
+		       append(&parent->items, parent->count, node);
 		parent->count += good;
 		*pending = NULL;
 	}
@@ -113,7 +114,8 @@ static void attach(struct builder *b, struct node *node)
 		fail(b, node->mark, "out of memory");
 }
 
-/* Remembers a node under its anchor; a later anchor of the same name hides an earlier one (YAML 1.1 section 4.2.1). */
+/* Remembers a node under its anchor; a later anchor of the same name hides an earlier one (YAML 1.1
+ * section 4.2.1). */
 static void remember(struct builder *b, struct node *node, const yaml_char_t *name, bool open)
 {
 	struct anchor *anchors;
@@ -134,7 +136,7 @@ static void remember(struct builder *b, struct node *node, const yaml_char_t *na
 		fail(b, node->mark, "out of memory");
 		return;
 	}
-	b->anchors[b->anchor_count++] = (struct anchor){ copy, node, open };
+	b->anchors[b->anchor_count++] = (struct anchor){copy, node, open};
 }
 
 static void on_alias(struct builder *b, const yaml_event_t *event)
@@ -152,7 +154,8 @@ static void on_alias(struct builder *b, const yaml_event_t *event)
 			attach(b, b->anchors[i].node);
 		return;
 	}
-	lab_problem_add(b->problems, mark, "", "no anchor %s stands before this alias; a text that begins with * must be quoted",
+	lab_problem_add(b->problems, mark, "",
+			"no anchor %s stands before this alias; a text that begins with * must be quoted",
 			lab_quote(name, quoted));
 	b->stop = true;
 }
@@ -183,7 +186,7 @@ static void on_scalar(struct builder *b, yaml_event_t *event)
 		fail(b, node->mark, "out of memory");
 		return;
 	}
-	memcpy(node->text, event->data.scalar.value, node->length + 1);	/* libyaml ends it with a NUL */
+	memcpy(node->text, event->data.scalar.value, node->length + 1); /* libyaml ends it with a NUL */
 	node->plain = event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
 	remember(b, node, event->data.scalar.anchor, false);
 	if (!b->stop)
@@ -222,13 +225,15 @@ static void on_end(struct builder *b)
 static bool on_event(struct builder *b, yaml_event_t *event)
 {
 	if (has_tag(event)) {
-		fail(b, mark_of(&event->start_mark), "tags (!…) are not used here; a text that begins with ! must be quoted");
+		fail(b, mark_of(&event->start_mark),
+		     "tags (!…) are not used here; a text that begins with ! must be quoted");
 		return false;
 	}
 	switch (event->type) {
 	case YAML_DOCUMENT_START_EVENT:
 		if (b->tree->root)
-			fail(b, mark_of(&event->start_mark), "a second document begins here; a lab.yml holds one");
+			fail(b, mark_of(&event->start_mark),
+			     "a second document begins here; a lab.yml holds one");
 		break;
 	case YAML_ALIAS_EVENT:
 		on_alias(b, event);
@@ -254,13 +259,13 @@ static bool on_event(struct builder *b, yaml_event_t *event)
 
 bool lab_tree_read(struct tree *tree, const struct lab_source *source, struct lab_problems *problems)
 {
-	struct builder b = { .tree = tree, .problems = problems };
+	struct builder b = {.tree = tree, .problems = problems};
 	yaml_parser_t parser;
 	yaml_event_t event;
 	bool more = true;
 
 	if (!yaml_parser_initialize(&parser)) {
-		fail(&b, (struct lab_mark){ 1, 1 }, "out of memory");
+		fail(&b, (struct lab_mark){1, 1}, "out of memory");
 		return false;
 	}
 	yaml_parser_set_encoding(&parser, YAML_UTF8_ENCODING);
@@ -290,7 +295,7 @@ void lab_tree_free(struct tree *tree)
 		free(tree->nodes[i]);
 	}
 	free(tree->nodes);
-	*tree = (struct tree){ 0 };
+	*tree = (struct tree){0};
 }
 
 bool lab_node_is_null(const struct node *node)

@@ -26,7 +26,7 @@ static void put_indent(struct strbuf *out, int indent)
 
 static bool is_reserved(const char *text)
 {
-	static const char *const words[] = { "true", "false", "yes", "no", "on", "off", "null", "y", "n" };
+	static const char *const words[] = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
 		if (strcasecmp(text, words[i]) == 0)
@@ -41,7 +41,8 @@ static bool may_be_plain(const char *text, bool value)
 
 	if (!*text || strspn(text, safe) != strlen(text))
 		return false;
-	return isalpha((unsigned char)*text) ? !is_reserved(text) : *text == '/' || (value && isdigit((unsigned char)*text));
+	return isalpha((unsigned char)*text) ? !is_reserved(text)
+					     : *text == '/' || (value && isdigit((unsigned char)*text));
 }
 
 /* Whether a literal block ("|") carries the text unchanged. */
@@ -49,14 +50,15 @@ static bool may_be_literal(const char *text)
 {
 	size_t length = strlen(text), left = length;
 
-	if (!strchr(text, '\n') || *text == ' ' || *text == '\n' || *text == '\t' || (length > 1 && str_ends(text, "\n\n")))
+	if (!strchr(text, '\n') || *text == ' ' || *text == '\n' || *text == '\t' ||
+	    (length > 1 && str_ends(text, "\n\n")))
 		return false;
 	while (left) {
 		uint32_t c = 0;
 		size_t n = lab_utf8_decode(text, left, &c);
 
-		if (!n || (c < ' ' && c != '\n' && c != '\t') || (c >= 0x7f && c < 0xa0) || c == 0x2028 || c == 0x2029 ||
-		    c == 0xfeff || c == 0xfffe || c == 0xffff)
+		if (!n || (c < ' ' && c != '\n' && c != '\t') || (c >= 0x7f && c < 0xa0) || c == 0x2028 ||
+		    c == 0x2029 || c == 0xfeff || c == 0xfffe || c == 0xffff)
 			return false;
 		text += n;
 		left -= n;
@@ -93,8 +95,8 @@ static void put_quoted(struct strbuf *out, const char *text)
 			strbuf_puts(out, "\\n");
 		else if (c == '\t')
 			strbuf_puts(out, "\\t");
-		else if (!n || c < ' ' || (c >= 0x7f && c <= 0xa0) || c == 0x2028 || c == 0x2029 || c == 0xfeff || c == 0xfffe ||
-			 c == 0xffff)
+		else if (!n || c < ' ' || (c >= 0x7f && c <= 0xa0) || c == 0x2028 || c == 0x2029 ||
+			 c == 0xfeff || c == 0xfffe || c == 0xffff)
 			strbuf_printf(out, "\\u%04x", n ? c : 0xfffdu);
 		else
 			strbuf_add(out, text, n);
@@ -166,7 +168,8 @@ static bool is_absent(const struct field *field, const char *value)
 static void put_object(struct strbuf *out, const struct object *object, const char *value, int indent);
 
 /* What stands below "key:" of a list or map. */
-static void put_elements(struct strbuf *out, const struct field *field, const char *items, size_t count, int indent)
+static void put_elements(struct strbuf *out, const struct field *field, const char *items, size_t count,
+			 int indent)
 {
 	const struct object *object = field->object;
 	size_t size = lab_element_size(field);
@@ -181,7 +184,8 @@ static void put_elements(struct strbuf *out, const struct field *field, const ch
 			if (!object)
 				put_indent(out, indent);
 			strbuf_puts(out, object ? " " : "- ");
-			put_scalar(out, object ? object->scalar : field, element + (object ? object->scalar->offset : 0), indent + INDENT);
+			put_scalar(out, object ? object->scalar : field,
+				   element + (object ? object->scalar->offset : 0), indent + INDENT);
 			continue;
 		}
 		if (field->kind == FIELD_MAP)
@@ -191,7 +195,7 @@ static void put_elements(struct strbuf *out, const struct field *field, const ch
 		if (out->failed)
 			return;
 		if (field->kind == FIELD_LIST)
-			out->data[start + (size_t)indent] = '-';	/* before its first key */
+			out->data[start + (size_t)indent] = '-'; /* before its first key */
 		else if (out->length == before)
 			out->length--, strbuf_puts(out, " {}\n");
 	}
@@ -215,7 +219,7 @@ static void put_field(struct strbuf *out, const struct field *field, const char 
 		before = out->length;
 		put_object(out, field->object, value + field->offset, indent + INDENT);
 		if (out->length == before && !out->failed)
-			out->data[out->length = start] = '\0';	/* holds nothing */
+			out->data[out->length = start] = '\0'; /* holds nothing */
 		return;
 	case FIELD_LIST:
 	case FIELD_MAP:
