@@ -4,14 +4,15 @@
  * The lower file is changed in place, however large it is, and the overlay is the
  * journal: nothing in it is given up before the lower file holds all of it.
  *
- *  1. space is reserved for everything: ENOSPC is found while nothing has changed
- *  2. the lower file gets the note "copying OVERLAY", durably
+ *  1. the lower file gets the note "copying OVERLAY", durably
+ *  2. space is reserved for everything: ENOSPC is found while no content has
+ *     changed, and undone (after the note, since reserving changes the mtime)
  *  3. data is copied, made durable, and a layer's bitmap after it
  *  4. the note becomes "copied"
  *  5. an empty overlay is renamed over the old one
  *  6. the note is removed
  *
- * Before 2 the old state is there. Between 2 and 4 the overlay shows what it
+ * Before 1 the old state is there. Between 1 and 4 the overlay shows what it
  * always did, and the lower file opened by itself is read through it (chain.c);
  * a second commit copies again from the start. From 4 on the lower file holds
  * the new content, and a second commit does 5 and 6.
@@ -104,16 +105,29 @@ static void leave_second(const struct cow_file *f)
 		nanosleep(&step, NULL);
 }
 
-static int copy_all(struct commit *c, struct error *err)
+/* Reserves space for all of it, or leaves the lower file as it was: time, holes and no note. */
+static int reserve_all(struct commit *c, bool resumed, struct error *err)
+{
+	if (!for_each_owned(c, reserve, err))
+		return 0;
+	for_each_owned(c, unreserve, NULL);
+	/* an earlier attempt may have written some: then the note has to stay */
+	if (!resumed && !cow_file_restore_time(c->lower, NULL))
+		cow_journal_set(c->lower, COW_JOURNAL_NONE, NULL, NULL);
+	return -1;
+}
+
+static int copy_all(struct commit *c, bool resumed, struct error *err)
 {
 	int ret;
 
-	if (for_each_owned(c, reserve, err)) {
-		for_each_owned(c, unreserve, NULL);
-		return -1;
-	}
-	leave_second(c->lower);
-	if (cow_journal_set(c->lower, COW_JOURNAL_COPYING, c->upper, err) || for_each_owned(c, copy, err))
+	if (cow_file_owned_sectors(c->upper) == 0)
+		return 0;
+	/* resumed: what others see, who read the lower file through its journal, does not change any more */
+	if (!resumed)
+		leave_second(c->lower);
+	if (cow_journal_set(c->lower, COW_JOURNAL_COPYING, c->upper, err) || reserve_all(c, resumed, err) ||
+	    for_each_owned(c, copy, err))
 		return -1;
 	c->lower->data_dirty = true;
 	ret = cow_file_flush(c->lower);
@@ -161,7 +175,7 @@ int cow_commit(const char *overlay, const struct cow_open_options *options, stru
 	c.copier.out = c.lower->fd;
 	if (check(&c, &j, err))
 		return -1;
-	ret = j.state == COW_JOURNAL_COPIED ? 0 : copy_all(&c, err);
+	ret = j.state == COW_JOURNAL_COPIED ? 0 : copy_all(&c, j.state == COW_JOURNAL_COPYING, err);
 	cow_copier_free(&c.copier);
 	if (ret || empty_overlay(&c, err))
 		return -1;

@@ -1,0 +1,323 @@
+/*
+ * Fault injection: every operation that changes files is run again and again,
+ * and at its first, second, third, … system call it is killed, or the call fails
+ * with ENOSPC or EIO. After each run every disk involved must open and show
+ * either what it showed before or what the operation should have made of it, an
+ * operation that says it succeeded must have, and running it again (for a commit)
+ * must complete it.
+ *
+ * The operation runs in a child under ptrace(); a call that is to fail is
+ * replaced by an impossible one and its result set. A call that was cut short is
+ * covered by the kill: the state in between is the same.
+ */
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+
+#include "tests/unit/cow_world.h"
+
+#define SECTORS 700
+#define SIZE (SECTORS * COW_SECTOR_SIZE)
+#define CALLS_MAX 3000
+
+enum fault { FAULT_KILL, FAULT_ENOSPC, FAULT_EIO };
+
+struct scene {
+	const char *name;
+	int (*run)(struct error *err);
+	const char *changes;	/* the disk that may show old or new content */
+	const char *keeps[3];	/* disks that must show what they did */
+	bool again;		/* the operation is repeated after a fault, and must then succeed */
+};
+
+/* ---- Disks: base, lower and middle layers, upper overlay; made once, copied for each run ---- */
+
+static void write_some(const char *path, unsigned int times)
+{
+	const struct cow_open_options o = { .writable = true };
+	struct cow_chain *c = cow_chain_open(path, &o, NULL);
+	uint8_t data[20 * COW_SECTOR_SIZE];
+
+	if (!c)
+		abort();
+	for (unsigned int i = 0; i < times; i++) {
+		size_t n = (size_t)world_random(sizeof(data)) + 1;
+
+		world_fill(data, n);
+		if (cow_chain_write(c, data, n, world_random(SIZE - n)))
+			abort();
+	}
+	if (cow_chain_flush(c))
+		abort();
+	cow_chain_close(c);
+}
+
+static void make_disks(void)
+{
+	static uint8_t base[SIZE];
+
+	world_empty();
+	world_seed = 7;
+	world_fill(base, SIZE / 2);
+	world_write_file("base", base, SIZE);
+	world_age("base", 1000000000);
+	if (cow_create("lower", "base", NULL, NULL))
+		abort();
+	write_some("lower", 8);
+	world_age("lower", 1000000001);
+	if (cow_create("middle", "lower", NULL, NULL))
+		abort();
+	write_some("middle", 8);
+	world_age("middle", 1000000002);
+	if (cow_create("upper", "middle", NULL, NULL))
+		abort();
+	write_some("upper", 8);
+	world_age("upper", 1000000003);
+}
+
+static bool show(const char *path, uint8_t *data, bool complain)
+{
+	struct error err = ERROR_INIT;
+	struct cow_chain *c = cow_chain_open(path, NULL, &err);
+	bool ok = c && cow_chain_size(c) == SIZE && !cow_chain_read(c, data, SIZE, 0);
+
+	if (!ok && complain)
+		fprintf(stderr, "%s does not open: %s\n", path, err.message);
+	cow_chain_close(c);
+	return ok;
+}
+
+/* ---- The operations ---- */
+
+static int do_commit_layer(struct error *err)
+{
+	return cow_commit("upper", NULL, err);
+}
+
+static int do_commit_base(struct error *err)
+{
+	return cow_commit("lower", NULL, err);
+}
+
+static int do_merge(struct error *err)
+{
+	return cow_merge("upper", "middle", NULL, NULL, err);
+}
+
+static int do_rebase(struct error *err)
+{
+	return cow_rebase("upper", "base", false, NULL, err);
+}
+
+static int do_rebase_header(struct error *err)
+{
+	return cow_rebase("upper", "middle", true, NULL, err);
+}
+
+static int do_compact(struct error *err)
+{
+	return cow_compact("upper", NULL, NULL, err);
+}
+
+static int do_create(struct error *err)
+{
+	const struct cow_create_options o = { .replace = true };
+
+	return cow_create("other", "middle", &o, err);
+}
+
+static int do_flatten(struct error *err)
+{
+	struct cow_chain *c = cow_chain_open("upper", NULL, err);
+	int ret = c ? cow_flatten(c, "flat", true, err) : -1;
+
+	cow_chain_close(c);
+	return ret;
+}
+
+static int do_check(struct error *err);
+
+static const struct scene scenes[] = {
+	{ "commit to a layer", do_commit_layer, "middle", { "upper", "lower", "base" }, true },
+	{ "commit to the base", do_commit_base, "base", { "lower" }, true },
+	{ "merge", do_merge, NULL, { "upper", "middle", "lower" }, false },
+	{ "rebase", do_rebase, NULL, { "upper", "middle", "lower" }, true },
+	{ "rebase the header", do_rebase_header, NULL, { "upper", "middle" }, true },
+	{ "compact", do_compact, NULL, { "upper", "middle", "lower" }, true },
+	{ "create", do_create, NULL, { "upper", "middle", "lower" }, true },
+	{ "flatten", do_flatten, NULL, { "upper", "middle", "lower" }, true },
+	{ "check", do_check, NULL, { "upper", "middle", "lower" }, true },
+};
+
+static void no_finding(void *arg, enum cow_finding finding, const char *text)
+{
+	(void)arg;
+	(void)finding;
+	(void)text;
+}
+
+static int do_check(struct error *err)
+{
+	return cow_check("upper", true, NULL, no_finding, NULL, err) == 0 ? 0 : -1;
+}
+
+/* ---- Running one with a fault ---- */
+
+static void child(const struct scene *s)
+{
+	struct error err = ERROR_INIT;
+
+	ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+	raise(SIGSTOP);
+	_exit(s->run(&err) < 0 ? 1 : 0);
+}
+
+/* Calls whose failure means nothing to the operation, or that never fail that way. */
+static bool is_harmless(long nr)
+{
+	return nr == SYS_exit_group || nr == SYS_brk || nr == SYS_munmap || nr == SYS_close || nr == SYS_mmap ||
+	       nr == SYS_mprotect;
+}
+
+/*
+ * Runs the operation with a fault at its call number `at`. Returns its exit
+ * status, 128 when it was killed, and in *calls how many calls it made.
+ */
+static int run_with_fault(const struct scene *s, enum fault fault, int at, int *calls)
+{
+	pid_t pid = fork();
+	bool entry = true, inject = false;
+	int status;
+
+	if (pid == 0)
+		child(s);
+	waitpid(pid, &status, 0);
+	ptrace(PTRACE_SETOPTIONS, pid, NULL, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL);
+	*calls = 0;
+	while (ptrace(PTRACE_SYSCALL, pid, NULL, NULL) == 0 && waitpid(pid, &status, 0) == pid && WIFSTOPPED(status)) {
+		struct user_regs_struct regs;
+
+		if (WSTOPSIG(status) != (SIGTRAP | 0x80))
+			continue;
+		ptrace(PTRACE_GETREGS, pid, NULL, &regs);
+		if (entry && ++*calls == at && fault == FAULT_KILL) {
+			kill(pid, SIGKILL);
+			waitpid(pid, &status, 0);
+			return 128;
+		}
+		if (entry && *calls == at && !is_harmless((long)regs.orig_rax)) {
+			inject = true;
+			regs.orig_rax = (unsigned long long)-1;
+			ptrace(PTRACE_SETREGS, pid, NULL, &regs);
+		} else if (!entry && inject) {
+			inject = false;
+			regs.rax = (unsigned long long)-(fault == FAULT_ENOSPC ? ENOSPC : EIO);
+			ptrace(PTRACE_SETREGS, pid, NULL, &regs);
+		}
+		entry = !entry;
+	}
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
+}
+
+static uint8_t before[3][SIZE], old[SIZE], new[SIZE], now[SIZE];
+
+static void check_keeps(const struct scene *s, const char *what)
+{
+	for (size_t i = 0; i < 3 && s->keeps[i]; i++) {
+		bool ok = show(s->keeps[i], now, true) && memcmp(now, before[i], SIZE) == 0;
+
+		/* what others show who stand on a changed file is not kept, and they are refused */
+		if (!ok)
+			fprintf(stderr, "%s, %s: %s is not what it was\n", s->name, what, s->keeps[i]);
+		CU_ASSERT_TRUE(ok);
+	}
+}
+
+static void check_changes(const struct scene *s, int status, const char *what)
+{
+	bool is_old, is_new, ok;
+
+	if (!s->changes)
+		return;
+	ok = show(s->changes, now, true);
+	is_old = ok && memcmp(now, old, SIZE) == 0;
+	is_new = ok && memcmp(now, new, SIZE) == 0;
+	if (status == 0 ? !is_new : !is_old && !is_new)
+		fprintf(stderr, "%s, %s: %s is neither old nor new\n", s->name, what, s->changes);
+	CU_ASSERT_TRUE(status == 0 ? is_new : is_old || is_new);
+}
+
+static void check_again(const struct scene *s, const char *what)
+{
+	struct error err = ERROR_INIT;
+
+	if (s->run(&err) < 0) {
+		fprintf(stderr, "%s, %s: again: %s\n", s->name, what, err.message);
+		CU_FAIL("does not complete");
+	}
+	check_keeps(s, what);
+	check_changes(s, 0, what);
+}
+
+static void remember(const struct scene *s)
+{
+	int calls;
+
+	make_disks();
+	for (size_t i = 0; i < 3 && s->keeps[i]; i++)
+		CU_ASSERT_TRUE_FATAL(show(s->keeps[i], before[i], true));
+	if (s->changes)
+		CU_ASSERT_TRUE_FATAL(show(s->changes, old, true));
+	CU_ASSERT_EQUAL_FATAL(run_with_fault(s, FAULT_KILL, -1, &calls), 0);
+	if (s->changes)
+		CU_ASSERT_TRUE_FATAL(show(s->changes, new, true));
+	check_keeps(s, "no fault");
+}
+
+static void run_scene(const struct scene *s, enum fault fault)
+{
+	static const char *const names[] = { "SIGKILL", "ENOSPC", "EIO" };
+
+	remember(s);
+	for (int at = 1; at < CALLS_MAX; at++) {
+		char what[64];
+		int calls, status;
+
+		make_disks();
+		status = run_with_fault(s, fault, at, &calls);
+		if (calls < at)
+			return;
+		snprintf(what, sizeof(what), "%s at call %d", names[fault], at);
+		check_keeps(s, what);
+		check_changes(s, status, what);
+		if (s->again)
+			check_again(s, what);
+	}
+	CU_FAIL("more calls than expected");
+}
+
+static void run_all(enum fault fault)
+{
+	world_enter();
+	for (size_t i = 0; i < sizeof(scenes) / sizeof(scenes[0]); i++)
+		run_scene(&scenes[i], fault);
+	world_leave();
+}
+
+static void test_killed(void)
+{
+	run_all(FAULT_KILL);
+}
+
+static void test_disk_full(void)
+{
+	run_all(FAULT_ENOSPC);
+}
+
+static void test_io_error(void)
+{
+	run_all(FAULT_EIO);
+}
+
+UNIT_MAIN("cow faults", UNIT_CASE(test_killed), UNIT_CASE(test_disk_full), UNIT_CASE(test_io_error))
