@@ -8,7 +8,7 @@
 #include "uml-lab/base/cli.h"
 
 extern const struct cli_command cow_cmd_create, cow_cmd_info, cow_cmd_map, cow_cmd_diff, cow_cmd_commit, cow_cmd_flatten,
-	cow_cmd_merge, cow_cmd_rebase, cow_cmd_convert, cow_cmd_compact, cow_cmd_check;
+	cow_cmd_merge, cow_cmd_rebase, cow_cmd_convert, cow_cmd_compact, cow_cmd_check, cow_cmd_mount, cow_cmd_umount;
 
 /* Options of every subcommand that opens a chain: first member of its option struct. */
 struct cow_cmd_chain {

@@ -15,6 +15,8 @@ static const struct cli_command *const commands[] = {
 	&cow_cmd_convert,
 	&cow_cmd_compact,
 	&cow_cmd_check,
+	&cow_cmd_mount,
+	&cow_cmd_umount,
 	NULL,
 };
 
