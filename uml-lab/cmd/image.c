@@ -1,9 +1,7 @@
 /* uml-lab image build|import|list|show|remove */
 #include <dirent.h>
-#include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,26 +17,6 @@
 
 #define SESSION_FILE_MAX (1024 * 1024)
 #define REDRAW_MS 100
-
-/* ---- stopping: the signals a person or a time-out sends set a flag, so that a build can clean up ---- */
-
-static volatile sig_atomic_t stop_wanted;
-
-static void want_stop(int signo)
-{
-	(void)signo;
-	stop_wanted = 1;
-}
-
-static void catch_signals(void)
-{
-	/* Without SA_RESTART: a read that waits ends, too. */
-	struct sigaction action = { .sa_handler = want_stop };
-
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
-	sigaction(SIGHUP, &action, NULL);
-}
 
 /* ---- progress ---- */
 
@@ -145,14 +123,13 @@ struct make_options {
 static struct image_options to_image_options(const struct make_options *o, struct display *d)
 {
 	*d = (struct display){ .terminal = cli_is_terminal(stderr) };
-	catch_signals();
 	return (struct image_options){
 		.size = o->size,
 		.replace = o->replace,
 		.users = find_users,
 		.progress = show_progress,
 		.progress_arg = d,
-		.cancel = &stop_wanted,
+		.cancel = cmd_catch_signals(),
 	};
 }
 
@@ -261,14 +238,6 @@ static const struct cli_option show_options[] = {
 	{ NULL },
 };
 
-static int print_json(json_t *value, struct error *err)
-{
-	int failed = json_dumpf(value, stdout, JSON_INDENT(2));
-
-	json_decref(value);
-	return failed || putchar('\n') == EOF ? error_errno(err, errno, "printing") : 0;
-}
-
 static int list_json(const struct image_list *list, struct error *err)
 {
 	json_t *array = json_array();
@@ -281,7 +250,7 @@ static int list_json(const struct image_list *list, struct error *err)
 			return error_oom(err);
 		}
 	}
-	return array ? print_json(array, err) : error_oom(err);
+	return cmd_print_json(array, err);
 }
 
 static int list_table(const struct image_list *list, struct error *err)
@@ -378,7 +347,7 @@ static int run_show(const void *options, const struct strv *operands, struct err
 		return -1;
 	}
 	if (o->json)
-		return print_json(object, err);
+		return cmd_print_json(object, err);
 	json_object_foreach(object, key, value)
 		print_value(key, value);
 	json_decref(object);

@@ -138,7 +138,7 @@ static int check_size(uint64_t size, struct error *err)
 {
 	if (size >= IMAGE_SIZE_LEAST && size <= IMAGE_SIZE_MOST)
 		return 0;
-	return error_set(err, ERROR_USAGE, "an image of %llu bytes cannot be made; allowed: 8M to 8T",
+	return error_set(err, ERROR_USAGE, "an image of %llu bytes cannot be made; allowed: 16M to 8T",
 			 (unsigned long long)size);
 }
 

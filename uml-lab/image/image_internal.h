@@ -9,8 +9,8 @@
 
 #define IMAGE_MIB (1024 * 1024ull)
 #define IMAGE_GIB (1024 * IMAGE_MIB)
-/* Disks smaller than mke2fs can use, or larger than ubd's practical limit (uml-facts.md), are refused. */
-#define IMAGE_SIZE_LEAST (8 * IMAGE_MIB)
+/* Disks too small for a journal, or larger than ubd's practical limit (uml-facts.md), are refused. */
+#define IMAGE_SIZE_LEAST (16 * IMAGE_MIB)
 #define IMAGE_SIZE_MOST (8192 * IMAGE_GIB)
 
 static inline void image_json_release(json_t **json)

@@ -87,8 +87,8 @@ static int import_fd(struct image_draft *draft, int fd, const char *source, json
 	struct image_fs *fs = image_fs_open(draft->path, 0, err);
 	int result = -1;
 
-	if (fs && !image_archive_extract_fd(fd, source, fs, draft->options, err) && !image_fs_finish(fs, err))
-		result = image_describe(fs, meta, err);
+	if (fs && !image_archive_extract_fd(fd, source, fs, draft->options, err))
+		result = image_fs_finish(fs, err) ? error_prefix(err, "%s", source) : image_describe(fs, meta, err);
 	image_fs_close(fs);
 	return result;
 }

@@ -219,8 +219,8 @@ int mmdebstrap_wait(struct mmdebstrap *m, struct error *err)
 	do {
 		if (image_check_cancel(m->options, err))
 			return -1;
-		tell_phase(m);
 		ready = poll(&output, 1, LOOK_MS);
+		tell_phase(m);
 	} while (!ready || (ready < 0 && errno == EINTR));
 	return ready < 0 ? error_errno(err, errno, "waiting for mmdebstrap") : 0;
 }
