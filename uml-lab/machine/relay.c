@@ -6,7 +6,8 @@
  * theirs 1. Frames pass unread but for what bounds need: an agent that sends more
  * than FRAME_WINDOW bytes without credit has its channel closed.
  *
- * The line always is read. Towards the agent frames queue up in the wire; when
+ * The line always is read, and written to by its window (protocol.h, FRAME_TAKEN):
+ * a byte too many would make it deaf for good. Towards the agent frames queue up in the wire; when
  * more than CONGESTED bytes wait, relay_congested() has clients and scripts wait
  * too (control_resume(), boot_resume() when it is over), so the queue stays
  * below OUT_MAX.
@@ -35,7 +36,7 @@ bool relay_congested(const struct supervisor *sv)
 static void watch(struct supervisor *sv)
 {
 	struct relay *relay = &sv->relay;
-	bool writing = relay->wire.out.length > 0;
+	bool writing = relay->wire.out.length > 0 && relay->wire.allowance > 0;
 
 	if (writing != relay->writing && loop_set_events(relay->source, writing ? EPOLLIN | EPOLLOUT : EPOLLIN) == 0)
 		relay->writing = writing;
@@ -48,7 +49,7 @@ static void flush(struct supervisor *sv)
 
 	if (!relay->source)
 		return;
-	wire_write(&relay->wire, relay->fd);	/* a broken line is seen by reading */
+	wire_write_window(&relay->wire, relay->fd, &relay->line_window);	/* a broken line is seen by reading */
 	watch(sv);
 	if (was && !relay_congested(sv)) {
 		control_resume(sv);
@@ -175,6 +176,36 @@ static void channel_frame(struct supervisor *sv, const struct wire_frame *frame)
 
 /* ---- the line ---- */
 
+/* The agent has read bytes: so many more may be under way. */
+static void take_taken(struct supervisor *sv, const struct wire_frame *frame)
+{
+	struct relay *relay = &sv->relay;
+	uint32_t bytes;
+
+	if (frame->length != sizeof(bytes))
+		return;
+	memcpy(&bytes, frame->payload, sizeof(bytes));
+	bytes = le32toh(bytes);
+	if (bytes > FRAME_LINE_WINDOW - relay->line_window)	/* it can't have: the count begins anew */
+		bytes = (uint32_t)(FRAME_LINE_WINDOW - relay->line_window);
+	relay->line_window += bytes;
+	flush(sv);
+}
+
+/* The agent has read from the line: so much more may be written (protocol.h, "The line's own window"). */
+static void taken(struct supervisor *sv, const struct wire_frame *frame)
+{
+	size_t *allowance = &sv->relay.wire.allowance;
+	uint32_t bytes;
+
+	if (frame->length != sizeof(bytes))
+		return;
+	memcpy(&bytes, frame->payload, sizeof(bytes));
+	bytes = le32toh(bytes);
+	*allowance = bytes < FRAME_LINE_WINDOW - *allowance ? *allowance + bytes : FRAME_LINE_WINDOW;
+	flush(sv);
+}
+
 static void on_line(void *arg, int fd, uint32_t events)
 {
 	struct supervisor *sv = arg;
@@ -188,9 +219,14 @@ static void on_line(void *arg, int fd, uint32_t events)
 		return;
 	got = wire_read(&relay->wire, fd);
 	while (wire_next(&relay->wire, &frame, NULL) == 1) {
-		if (frame.channel == 0) {
+		if (frame.channel == 0 && frame.type == FRAME_TAKEN) {
+			take_taken(sv, &frame);
+		} else if (frame.channel == 0) {
 			relay->hello |= frame.type == FRAME_HELLO;
-			boot_frame(sv, &frame);
+			if (frame.type == FRAME_TAKEN)
+				taken(sv, &frame);
+			else
+				boot_frame(sv, &frame);
 		} else {
 			channel_frame(sv, &frame);
 		}
@@ -207,7 +243,9 @@ int relay_attach(struct supervisor *sv, int fd, struct error *err)
 
 	relay->fd = fd;
 	relay->hello = relay->writing = false;
+	relay->line_window = FRAME_LINE_WINDOW;
 	wire_init(&relay->wire, OUT_MAX, true);
+	relay->wire.allowance = FRAME_LINE_WINDOW;
 	relay->source = loop_add_fd(sv->loop, fd, EPOLLIN, on_line, sv, err);
 	return relay->source ? 0 : -1;
 }

@@ -22,7 +22,7 @@
 
 void wire_init(struct wire *wire, size_t out_max, bool resync)
 {
-	*wire = (struct wire){.out_max = out_max, .resync = resync};
+	*wire = (struct wire){.out_max = out_max, .allowance = SIZE_MAX, .resync = resync};
 }
 
 void wire_free(struct wire *wire)
@@ -136,11 +136,12 @@ int wire_queue_failure(struct wire *wire, enum frame_type type, uint32_t channel
 
 int wire_write(struct wire *wire, int fd)
 {
+	size_t may = wire->out.length < wire->allowance ? wire->out.length : wire->allowance;
 	size_t done = 0;
-	int result = 0;
+	int result = may < wire->out.length ? 1 : 0;
 
-	while (done < wire->out.length) {
-		ssize_t put = send(fd, wire->out.data + done, wire->out.length - done, MSG_NOSIGNAL | MSG_DONTWAIT);
+	while (done < may) {
+		ssize_t put = send(fd, wire->out.data + done, may - done, MSG_NOSIGNAL | MSG_DONTWAIT);
 
 		if (put < 0 && errno == EINTR)
 			continue;
@@ -152,6 +153,8 @@ int wire_write(struct wire *wire, int fd)
 	}
 	int saved = errno;
 
+	if (wire->allowance != SIZE_MAX)
+		wire->allowance -= done;
 	strbuf_consume(&wire->out, done);
 	if (!wire->out.length && wire->out.size > KEEP_SIZE)
 		strbuf_free(&wire->out);

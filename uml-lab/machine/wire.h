@@ -19,6 +19,7 @@ struct wire {
 	size_t taken;		/* bytes of in that wire_next() has handed out */
 	struct strbuf out;	/* queued, not yet written */
 	size_t out_max;		/* bytes that may be queued */
+	size_t allowance;	/* bytes that may be written before the reader has to say more: SIZE_MAX for no such limit */
 	bool resync;		/* rubbish between frames is skipped (a tty anybody in the guest may write to) */
 	uint64_t skipped;	/* bytes of rubbish so far */
 };
@@ -52,8 +53,10 @@ int wire_queue_text(struct wire *wire, enum frame_type type, uint32_t channel, c
 /* Queues u32 code + text, cut to fit one frame: FRAME_ERROR and FRAME_FAILED. */
 int wire_queue_failure(struct wire *wire, enum frame_type type, uint32_t channel, uint32_t code, const char *text);
 
-/* Writes what the socket takes. 0: all is written, 1: some is left (EAGAIN), -1 with errno. Raises no SIGPIPE. */
+/* Writes what the socket takes and the allowance allows. 0: all is written, 1: some is left, -1 with errno. Raises no SIGPIPE. */
 int wire_write(struct wire *wire, int fd);
+/* The same with at most *window bytes, which shrinks by what was written; 1 also when it is used up. */
+int wire_write_window(struct wire *wire, int fd, size_t *window);
 
 /* The payload as a NUL-terminated copy, control characters but newline and tab replaced by '?'. malloc'ed or NULL. */
 char *wire_text(const struct wire_frame *frame);
