@@ -101,10 +101,14 @@ void progress_tell(void *progress, const char *machine, const char *state, const
 
 		if (!str_eq(l->machine, machine))
 			continue;
+		cleanup_free char *said = first_line(detail);
+
+		if (str_eq(l->state, state) && str_eq(l->detail, said))
+			return;
 		free(l->state);
 		free(l->detail);
 		l->state = strdup(state);
-		l->detail = first_line(detail);
+		l->detail = steal_ptr(&said);
 		l->ms = loop_now_ms() - p->begin;
 		if (p->live)
 			redraw(p);

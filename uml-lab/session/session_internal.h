@@ -45,6 +45,9 @@ int session_yml_lock(const char *name, struct error *err);
 /* Writes session.yml atomically; the caller holds session_yml_lock() and read the session under it. */
 int session_write(const struct session *session, struct error *err);
 
+/* The caller's session becomes what is on disk now; pointers into it are void. On failure it is as before. */
+int session_reload(struct session *session, struct error *err);
+
 /* ---- shared by the verbs ---- */
 
 /* "2026-11-22T20:48:01+0000" now; malloc'ed. */

@@ -59,7 +59,6 @@ static int settle_all(struct session *s, void *arg, struct error *err)
 
 int session_settle(struct session *session, struct error *err)
 {
-	struct session *fresh;
 	bool any = false;
 
 	for (size_t i = 0; i < session->machine_count; i++)
@@ -68,14 +67,5 @@ int session_settle(struct session *session, struct error *err)
 		return 0;
 	if (session_update(session->name, settle_all, NULL, err) < 0)
 		return -1;
-	fresh = session_load(session->name, err);
-	if (!fresh)
-		return -1;
-	/* Swap the contents: the caller keeps its pointer. */
-	struct session old = *session;
-
-	*session = *fresh;
-	*fresh = old;
-	session_free(fresh);
-	return 0;
+	return session_reload(session, err);
 }

@@ -302,20 +302,6 @@ static int wait_all(struct session *s, const struct session_start_options *optio
 	return result;
 }
 
-/* The caller's session becomes what is on disk now. */
-static int reload(struct session *session, struct error *err)
-{
-	struct session *fresh = session_load(session->name, err), old;
-
-	if (!fresh)
-		return -1;
-	old = *session;
-	*session = *fresh;
-	*fresh = old;
-	session_free(fresh);
-	return 0;
-}
-
 int session_start(struct session *session, const struct session_start_options *options, struct error *err)
 {
 	struct begin begin = {options->only};
@@ -323,7 +309,7 @@ int session_start(struct session *session, const struct session_start_options *o
 	int result;
 
 	if (session_check_names(session, options->only, err) < 0 || session_settle(session, err) < 0 ||
-	    session_update(session->name, begin_all, &begin, err) < 0 || reload(session, err) < 0 ||
+	    session_update(session->name, begin_all, &begin, err) < 0 || session_reload(session, err) < 0 ||
 	    batch_alloc(&batch, session->machine_count, err) < 0)
 		return -1;
 	result = launch_all(session, options, &batch, err);

@@ -220,6 +220,19 @@ struct session *session_load(const char *name, struct error *err)
 	return steal_ptr(&s);
 }
 
+int session_reload(struct session *session, struct error *err)
+{
+	struct session *fresh = session_load(session->name, err), old;
+
+	if (!fresh)
+		return -1;
+	old = *session;
+	*session = *fresh;
+	*fresh = old;
+	session_free(fresh);
+	return 0;
+}
+
 /* ---- writing ---- */
 
 static void write_process(struct yaml_out *out, const char *key, const struct process_id *id)
