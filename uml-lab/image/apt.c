@@ -203,25 +203,31 @@ static void set_field(struct stanza *z, const char *field, char *value)
 		z->disabled = !strncasecmp(value, "no", 2) || !strncasecmp(value, "false", 5);
 }
 
-/* Ends a field's text where the next begins. */
+/* Ends the field that `line` begins before the next one, which is returned; NULL at the end. */
+static char *split_field(char *line)
+{
+	char *end = strchr(line, '\n');
+
+	while (end && (end[1] == ' ' || end[1] == '\t'))
+		end = strchr(end + 1, '\n');
+	if (!end)
+		return NULL;
+	*end = '\0';
+	return end + 1;
+}
+
 static int take_paragraph(const struct search *s, char *text)
 {
 	struct stanza z = { 0 };
-	char *line = text, *next, *colon;
+	char *next, *colon;
 
-	while (line && *line) {
-		next = line;
-		do {
-			next = strchr(next, '\n');
-		} while (next && strchr(" \t", *++next) && *next);
-		if (next)
-			next[-1] = '\0';
+	for (char *line = text; line; line = next) {
+		next = split_field(line);
 		colon = strchr(line, ':');
-		if (colon) {
-			*colon = '\0';
-			set_field(&z, line, colon + 1);
-		}
-		line = next;
+		if (!colon)
+			continue;
+		*colon = '\0';
+		set_field(&z, line, colon + 1);
 	}
 	return take_stanza(s, &z);
 }
