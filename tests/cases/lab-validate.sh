@@ -12,7 +12,7 @@ says "labs/minimal/lab.yml is right: lab x, 1 machine, 0 networks, 0 checks"
 expect 0 uml-lab validate labs/minimal/lab.yml
 expect 0 uml-lab validate minimal
 says "labs/minimal/lab.yml is right"
-expect 0 uml-lab --quiet validate minimal
+expect 0 uml-lab validate --quiet minimal
 same "$(cat "$T/out")" ""
 
 # Unquoted: a sexagesimal number, booleans, an octal, a number with an underscore, a date.
@@ -44,7 +44,7 @@ machines: {m: {memory: "{{size}}"}}
 Y
 expect 0 uml-lab validate params --param size=96M
 expect 3 uml-lab validate params --param size=9M
-says "labs/params/lab.yml:4:23: machines.m.memory: is \"9M\": too small"
+says "labs/params/lab.yml:4:24: machines.m.memory: is \"9M\": too small"
 expect 2 uml-lab validate params --param sise=96M
 says "did you mean size?"
 says "allowed: size, student"
@@ -103,6 +103,6 @@ machines: {a: {files: in}, b: {files: out}}
 shares: {w: {path: ~/later, mode: rw}, r: {path: ~/later}, h: {path: "~/"}}
 Y
 expect 3 uml-lab validate links
-same "$(cut -d: -f2-4 "$T/err")" "3:23: machines.b.files
-4:51: shares.r.path
-4:58: shares.h.path" "$(cat "$T/err")"
+same "$(cut -d: -f2-4 "$T/err")" "3:39: machines.b.files
+4:50: shares.r.path
+4:70: shares.h.path" "$(cat "$T/err")"

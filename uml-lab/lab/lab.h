@@ -18,10 +18,10 @@
 #include "uml-lab/base/error.h"
 #include "uml-lab/base/str.h"
 
-#define LAB_NAME_MAX 31		/* [a-z0-9][a-z0-9-]{0,30} */
-#define LAB_MACHINES_MAX 64
+#define LAB_NAME_MAX       31 /* [a-z0-9][a-z0-9-]{0,30} */
+#define LAB_MACHINES_MAX   64
 #define LAB_INTERFACES_MAX 16
-#define LAB_DISKS_MAX 14	/* ubd has 16 units: root and kernel extras take two */
+#define LAB_DISKS_MAX      14 /* ubd has 16 units: root and kernel extras take two */
 
 /* Where something stands in lab.yml, from 1; 0 when it was not written but is a default. */
 struct lab_mark {
@@ -29,112 +29,113 @@ struct lab_mark {
 };
 
 struct lab_param {
-	char *name, *value;	/* value: filled in, as machines see it */
+	char *name, *value; /* value: filled in, as machines see it */
 };
 
 struct lab_network {
 	char *name;
-	char *vde;		/* a VDE locator; NULL: a switch of our own */
-	bool learning_switch;	/* switch: true; otherwise a hub */
-	char *rate, *delay, *jitter, *loss;	/* as written; NULL: none */
+	char *vde;                          /* a VDE locator; NULL: a switch of our own */
+	bool learning_switch;               /* switch: true; otherwise a hub */
+	char *rate, *delay, *jitter, *loss; /* as written; NULL: none */
 	struct lab_mark mark;
 };
 
 struct lab_address {
-	int family;		/* AF_INET or AF_INET6 */
+	int family; /* AF_INET or AF_INET6 */
 	union {
 		struct in_addr v4;
 		struct in6_addr v6;
 	};
-	int prefix;		/* bits */
+	int prefix; /* bits */
 };
 
 struct lab_forward {
-	char *text;		/* as written: "8080:80", "127.0.0.1:2222:22", "auto:80/udp" (netplug.h) */
-	char *host_address;	/* "127.0.0.1" unless written; IPv6 without brackets */
-	int host_port;		/* 0: auto */
-	char *guest_address;	/* NULL: the address DHCP hands out */
+	char *text;          /* as written: "8080:80", "127.0.0.1:2222:22", "auto:80/udp" (netplug.h) */
+	char *host_address;  /* "127.0.0.1" unless written; IPv6 without brackets */
+	int host_port;       /* 0: auto */
+	char *guest_address; /* NULL: the address DHCP hands out */
 	int guest_port;
 	bool udp;
 };
 
 /* One interface, eth0… in the order of the file. Exactly one of network and slirp is set. */
 struct lab_interface {
-	char *network;		/* name of a network, or NULL */
+	char *network; /* name of a network, or NULL */
 	bool slirp;
-	struct lab_address *addresses;	/* address: one or a list; none: DHCP on slirp, nothing on networks */
+	struct lab_address *addresses; /* address: one or a list; none: DHCP on slirp, nothing on networks */
 	size_t address_count;
 	uint8_t mac[6];
-	bool mac_given;		/* otherwise derived from session, machine and index */
+	bool mac_given; /* otherwise derived from session, machine and index */
 	struct lab_forward *forwards;
 	size_t forward_count;
-	bool host;		/* slirp: the host's loopback is 10.0.2.2 */
-	bool restricted;	/* slirp: only the forwards */
-	struct strv allow;	/* slirp + restrict: what may still be reached, "ADDRESS[/BITS][:PORT[/udp]]" */
-	int mtu;		/* 0: the plug's default */
+	bool host;         /* slirp: the host's loopback is 10.0.2.2 */
+	bool restricted;   /* slirp: only the forwards */
+	struct strv allow; /* slirp + restrict: what may still be reached, "ADDRESS[/BITS][:PORT[/udp]]" */
+	int mtu;           /* 0: the plug's default */
 	struct lab_mark mark;
 };
 
 struct lab_disk {
-	uint64_t size;		/* bytes */
+	uint64_t size; /* bytes */
 	struct lab_mark mark;
 };
 
 enum lab_restart { LAB_RESTART_NO, LAB_RESTART_ON_FAILURE, LAB_RESTART_ALWAYS };
 
 struct lab_machine {
-	char *name;		/* a host name: [a-z0-9][a-z0-9-]{0,30} */
-	char *base;		/* image name or path (relative ones made absolute against the lab's folder) */
-	char *kernel;		/* "auto", a version ("6.12"), or a path */
-	uint64_t memory;	/* bytes */
-	char *disk_driver;	/* "auto" or "ubd" (disk:) */
+	char *name;        /* a host name: [a-z0-9][a-z0-9-]{0,30} */
+	char *base;        /* image name or path (relative ones made absolute against the lab's folder) */
+	char *kernel;      /* "auto", a version ("6.12"), or a path */
+	uint64_t memory;   /* bytes */
+	char *disk_driver; /* "auto" or "ubd" (disk:) */
 	struct lab_disk *disks;
 	size_t disk_count;
 	struct lab_interface *interfaces;
 	size_t interface_count;
-	struct strv shares;	/* names */
-	char *files;		/* absolute folder copied over / on first start; NULL: none */
-	char *setup, *startup;	/* shell text; NULL: none */
+	struct strv shares;    /* names */
+	char *files;           /* absolute folder copied over / on first start; NULL: none */
+	char *setup, *startup; /* shell text; NULL: none */
 	enum lab_restart restart;
-	struct strv kernel_args;	/* kernel_args: extra words for the kernel's command line */
+	struct strv kernel_args; /* kernel_args: extra words for the kernel's command line */
 	struct lab_mark mark;
 };
 
 struct lab_share {
 	char *name;
-	char *path;		/* absolute, ~ and parameters filled in; a writable one outside the lab may be missing yet */
-	bool writable;		/* mode: rw */
-	char *owner;		/* "root", "UID:GID", "host" */
-	uint64_t quota;		/* bytes, 0: none */
+	char *path; /* absolute, ~ and parameters filled in; a writable one outside the lab may be missing yet
+		     */
+	bool writable;  /* mode: rw */
+	char *owner;    /* "root", "UID:GID", "host" */
+	uint64_t quota; /* bytes, 0: none */
 	struct lab_mark mark;
 };
 
 struct lab_limits {
-	uint64_t memory, disk;	/* bytes, 0: none */
-	int cpu_percent;	/* 0: none */
-	int64_t time_ms;	/* 0: none */
+	uint64_t memory, disk; /* bytes, 0: none */
+	int cpu_percent;       /* 0: none */
+	int64_t time_ms;       /* 0: none */
 };
 
 struct lab_check {
-	char *name, *machine, *run, *stage;	/* stage NULL: always */
-	char *expect_output;	/* NULL: not looked at; compared after trailing blanks are cut */
-	char *expect_match;	/* regular expression (POSIX extended) the output must match; NULL: none */
-	int expect_status;	/* 0 by default */
-	int points;		/* 1 by default */
+	char *name, *machine, *run, *stage; /* stage NULL: always */
+	char *expect_output;                /* NULL: not looked at; compared after trailing blanks are cut */
+	char *expect_match; /* regular expression (POSIX extended) the output must match; NULL: none */
+	int expect_status;  /* 0 by default */
+	int points;         /* 1 by default */
 	int64_t timeout_ms, retry_ms;
 	struct lab_mark mark;
 };
 
 struct lab {
-	char *folder;		/* absolute, where lab.yml lies */
-	char *file;		/* absolute path of lab.yml */
-	char *name, *title, *description;	/* title, description may be NULL */
-	char *base;		/* base: of the machines that name none; NULL when each names its own */
+	char *folder;                     /* absolute, where lab.yml lies */
+	char *file;                       /* absolute path of lab.yml */
+	char *name, *title, *description; /* title, description may be NULL */
+	char *base; /* base: of the machines that name none; NULL when each names its own */
 	struct lab_param *params;
 	size_t param_count;
 	struct lab_network *networks;
 	size_t network_count;
-	struct lab_machine *machines;	/* in the order of the file */
+	struct lab_machine *machines; /* in the order of the file */
 	size_t machine_count;
 	struct lab_share *shares;
 	size_t share_count;
@@ -145,26 +146,27 @@ struct lab {
 
 /* One mistake in a lab.yml. */
 struct lab_problem {
-	int line, column;	/* from 1; column in characters */
-	char *path;		/* "machines.r1.interfaces[0].address", "" for the file as a whole */
-	char *message;		/* what is wrong; allowed: … */
+	int line, column; /* from 1; column in characters */
+	char *path;       /* "machines.r1.interfaces[0].address", "" for the file as a whole */
+	char *message;    /* what is wrong; allowed: … */
 };
 
 /* All of a file's mistakes, sorted by position. Initialise with { 0 }, free with lab_problems_free(). */
 struct lab_problems {
 	struct lab_problem *items;
 	size_t count;
-	size_t untold;		/* found beyond those that are kept */
-	char *file;		/* its name as the user gave it, for "file:line:column" */
+	size_t untold; /* found beyond those that are kept */
+	char *file;    /* its name as the user gave it, for "file:line:column" */
 };
 
 struct lab_load_options {
-	const struct strv *params;	/* "K=V" of --param; NULL: none */
-	const char *user;		/* {{user}}; NULL: the login name of the caller's uid */
-	const char *random_seed;	/* {{random:N}} is derived from this (the session's), so that a reload
-					 * gives the same; NULL: fresh */
-	bool skip_paths;		/* does not look whether the paths exist: a session's copy, whose lab may be gone */
-	struct lab_problems *problems;	/* when set, the mistakes are also collected here, for JSON and the like */
+	const struct strv *params; /* "K=V" of --param; NULL: none */
+	const char *user;          /* {{user}}; NULL: the login name of the caller's uid */
+	const char *random_seed;   /* {{random:N}} is derived from this (the session's), so that a reload
+				    * gives the same; NULL: fresh */
+	bool skip_paths; /* does not look whether the paths exist: a session's copy, whose lab may be gone */
+	struct lab_problems
+		*problems; /* when set, the mistakes are also collected here, for JSON and the like */
 };
 
 void lab_problems_free(struct lab_problems *problems);
@@ -179,7 +181,8 @@ void lab_problems_free(struct lab_problems *problems);
  */
 struct lab *lab_load(const char *lab, const struct lab_load_options *options, struct error *err);
 
-/* Loads from text in memory (tests, fuzzers, session.yml's copy): name is shown in messages, folder resolves paths. */
+/* Loads from text in memory (tests, fuzzers, session.yml's copy): name is shown in messages, folder resolves
+ * paths. */
 struct lab *lab_load_text(const char *text, size_t length, const char *name, const char *folder,
 			  const struct lab_load_options *options, struct error *err);
 void lab_free(struct lab *lab);
@@ -190,12 +193,13 @@ const struct lab_share *lab_find_share(const struct lab *lab, const char *name);
 
 /* One lab found by lab_list(): enough for `uml-lab list`. */
 struct lab_entry {
-	char *name;			/* its folder's name: what `up` takes */
-	char *title, *path;		/* title may be NULL; path: the folder */
-	char *problem;			/* first line of what is wrong with it, NULL when it is right */
+	char *name;         /* its folder's name: what `up` takes */
+	char *title, *path; /* title may be NULL; path: the folder */
+	char *problem;      /* first line of what is wrong with it, NULL when it is right */
 	int machines;
 };
-/* All labs in dirs_labs(), sorted by name; of two of the same name, the one that `up` takes. Owned by the caller. */
+/* All labs in dirs_labs(), sorted by name; of two of the same name, the one that `up` takes. Owned by the
+ * caller. */
 int lab_list(struct lab_entry **entries, size_t *count, struct error *err);
 void lab_entries_free(struct lab_entry *entries, size_t count);
 
@@ -210,7 +214,8 @@ int lab_write_effective(const struct lab *lab, struct strbuf *out, struct error 
 int lab_write_json_schema(FILE *out, struct error *err);
 int lab_write_reference(FILE *out, struct error *err);
 
-/* Parses the text form of a forward (netplug.h). 0, or -1 + err saying what is allowed; *out is left alone then. */
+/* Parses the text form of a forward (netplug.h). 0, or -1 + err saying what is allowed; *out is left alone
+ * then. */
 int lab_parse_forward(const char *text, struct lab_forward *out, struct error *err);
 void lab_forward_free(struct lab_forward *forward);
 

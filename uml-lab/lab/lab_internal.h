@@ -28,18 +28,18 @@
 #include "uml-lab/lab/lab.h"
 
 /* Limits of what is read: a description of a hundred machines stays far below all of them. */
-#define LAB_FILE_MAX (1u << 20)		/* bytes of a lab.yml */
-#define LAB_DEPTH_MAX 32		/* of nesting; the schema needs 7 */
-#define LAB_NODES_MAX 100000		/* nodes, those that aliases repeat included */
-#define LAB_ANCHORS_MAX 1000
-#define LAB_EXPANSION_MAX (1u << 20)	/* bytes that parameters may add up to */
-#define LAB_PROBLEMS_MAX 1000		/* mistakes kept; more are counted */
+#define LAB_FILE_MAX      (1u << 20) /* bytes of a lab.yml */
+#define LAB_DEPTH_MAX     32         /* of nesting; the schema needs 7 */
+#define LAB_NODES_MAX     100000     /* nodes, those that aliases repeat included */
+#define LAB_ANCHORS_MAX   1000
+#define LAB_EXPANSION_MAX (1u << 20) /* bytes that parameters may add up to */
+#define LAB_PROBLEMS_MAX  1000       /* mistakes kept; more are counted */
 
 /* ---- problem.c ---- */
 
 /* Adds a mistake; the message is complete, "; allowed: …" included. Out of memory shows as `untold`. */
-void lab_problem_add(struct lab_problems *problems, struct lab_mark mark, const char *path, const char *fmt, ...)
-	__attribute__((format(printf, 4, 5)));
+void lab_problem_add(struct lab_problems *problems, struct lab_mark mark, const char *path, const char *fmt,
+		     ...) __attribute__((format(printf, 4, 5)));
 /* Sorts by position, in the order of adding where that is the same. */
 void lab_problems_sort(struct lab_problems *problems);
 /* Fills err with one line each. Returns -1. */
@@ -53,12 +53,13 @@ char *lab_quote(const char *text, char buf[static LAB_QUOTE_MAX]);
 /* ---- source.c ---- */
 
 struct lab_source {
-	const char *text;	/* UTF-8 without byte order mark, not NUL-terminated */
-	size_t length;		/* bytes */
+	const char *text; /* UTF-8 without byte order mark, not NUL-terminated */
+	size_t length;    /* bytes */
 };
 
 /* Checks size, encoding and characters; on false the mistake has been added. */
-bool lab_source_init(struct lab_source *source, const char *text, size_t length, struct lab_problems *problems);
+bool lab_source_init(struct lab_source *source, const char *text, size_t length,
+		     struct lab_problems *problems);
 /*
  * The position of the nth (from 0) "{{" between two of libyaml's indices
  * (characters from the start), or `fallback` when there is none as such.
@@ -76,22 +77,23 @@ size_t lab_utf8_decode(const char *text, size_t length, uint32_t *character);
 
 enum node_kind { NODE_SCALAR, NODE_LIST, NODE_MAP };
 
-/* A value of the file. An alias yields the same node again, so nodes belong to the tree, not to their parents. */
+/* A value of the file. An alias yields the same node again, so nodes belong to the tree, not to their
+ * parents. */
 struct node {
 	enum node_kind kind;
 	struct lab_mark mark;
-	char *text;		/* scalar: NUL-terminated, may hold NULs before that */
+	char *text; /* scalar: NUL-terminated, may hold NULs before that */
 	size_t length;
-	bool plain;		/* scalar: written without quotes */
-	size_t start, end;	/* scalar: libyaml's indices of its source */
-	struct node **keys;	/* map: keys[i] belongs to items[i] */
+	bool plain;         /* scalar: written without quotes */
+	size_t start, end;  /* scalar: libyaml's indices of its source */
+	struct node **keys; /* map: keys[i] belongs to items[i] */
 	struct node **items;
 	size_t count;
-	size_t weight;		/* nodes below and with this one, aliases counted as often as they stand */
+	size_t weight; /* nodes below and with this one, aliases counted as often as they stand */
 };
 
 struct tree {
-	struct node *root;	/* NULL: the file holds nothing */
+	struct node *root; /* NULL: the file holds nothing */
 	struct node **nodes;
 	size_t count;
 };
@@ -115,24 +117,24 @@ struct field;
 
 /* How one type of value is read, written and described. */
 struct scalar_type {
-	const char *name;	/* in the reference: "size" */
-	const char *allowed;	/* for messages and the reference; NULL: made from choices or range */
-	const char *json_type;	/* JSON types a YAML parser may make of it: "string", "string integer", … */
-	const char *pattern;	/* ECMA regular expression of the text, NULL: any */
-	size_t size;		/* bytes of the C value */
+	const char *name;      /* in the reference: "size" */
+	const char *allowed;   /* for messages and the reference; NULL: made from choices or range */
+	const char *json_type; /* JSON types a YAML parser may make of it: "string", "string integer", … */
+	const char *pattern;   /* ECMA regular expression of the text, NULL: any */
+	size_t size;           /* bytes of the C value */
 	/*
 	 * Reads text into *value, which is zero before. On false *why says what
 	 * is wrong: `is "x", not a size`; a why that holds "; allowed:" is complete.
 	 */
 	bool (*parse)(const struct field *field, const char *text, void *value, struct strbuf *why);
 	void (*write)(const struct field *field, const void *value, struct strbuf *out);
-	void (*release)(void *value);	/* NULL: holds no memory */
+	void (*release)(void *value); /* NULL: holds no memory */
 };
 
-extern const struct scalar_type scalar_line, scalar_text, scalar_lab_name, scalar_bool, scalar_int, scalar_percent,
-	scalar_size, scalar_duration, scalar_choice, scalar_word, scalar_interval, scalar_rate, scalar_loss,
-	scalar_address, scalar_mac, scalar_forward, scalar_destination, scalar_regex, scalar_image, scalar_kernel,
-	scalar_owner, scalar_param;
+extern const struct scalar_type scalar_line, scalar_text, scalar_lab_name, scalar_bool, scalar_int,
+	scalar_percent, scalar_size, scalar_duration, scalar_choice, scalar_word, scalar_interval,
+	scalar_rate, scalar_loss, scalar_address, scalar_mac, scalar_forward, scalar_destination,
+	scalar_regex, scalar_image, scalar_kernel, scalar_owner, scalar_param;
 
 /* Writes `is "text", not WHAT` into why. Returns false. */
 bool lab_is_not(struct strbuf *why, const char *text, const char *what);
@@ -150,46 +152,47 @@ void lab_field_allowed(const struct field *field, struct strbuf *out);
 
 enum field_kind {
 	FIELD_SCALAR,
-	FIELD_OBJECT,	/* a mapping with fields of its own, stored at offset */
-	FIELD_LIST,	/* of scalars (also one alone) or of objects: pointer at offset, count at count_offset */
-	FIELD_MAP,	/* of name → object, or name → scalar: stored like a list */
+	FIELD_OBJECT, /* a mapping with fields of its own, stored at offset */
+	FIELD_LIST, /* of scalars (also one alone) or of objects: pointer at offset, count at count_offset */
+	FIELD_MAP,  /* of name → object, or name → scalar: stored like a list */
 };
 
-#define FIELD_REQUIRED 1	/* must be written */
-#define FIELD_NO_PARAMS 2	/* {{…}} is not filled in */
-#define FIELD_FIRST 4		/* read before its neighbours, which need it */
+#define FIELD_REQUIRED  1 /* must be written */
+#define FIELD_NO_PARAMS 2 /* {{…}} is not filled in */
+#define FIELD_FIRST     4 /* read before its neighbours, which need it */
 
 struct field {
 	const char *key;
 	enum field_kind kind;
 	unsigned flags;
-	const struct scalar_type *type;	/* FIELD_SCALAR; FIELD_LIST of scalars */
-	const struct object *object;	/* otherwise */
+	const struct scalar_type *type; /* FIELD_SCALAR; FIELD_LIST of scalars */
+	const struct object *object;    /* otherwise */
 	size_t offset, count_offset;
-	size_t max_count;		/* of elements */
-	const char *fallback;		/* the default, as it would be written; NULL: none (zero) */
-	const char *choices;		/* "a|b", for bool (false|true), choice and word */
-	int64_t min, max;		/* int, percent; bytes, milliseconds; both 0: no limits */
-	const char *min_reason;		/* why there is a least size; may be NULL */
-	const char *help;		/* a sentence or more */
-	const char *example;		/* as YAML; may be NULL */
+	size_t max_count;       /* of elements */
+	const char *fallback;   /* the default, as it would be written; NULL: none (zero) */
+	const char *choices;    /* "a|b", for bool (false|true), choice and word */
+	int64_t min, max;       /* int, percent; bytes, milliseconds; both 0: no limits */
+	const char *min_reason; /* why there is a least size; may be NULL */
+	const char *help;       /* a sentence or more */
+	const char *example;    /* as YAML; may be NULL */
 };
 
 /* The fields of one kind of mapping. */
 struct object {
-	const char *name;	/* "machine": what an element is called, and its JSON Schema definition */
+	const char *name; /* "machine": what an element is called, and its JSON Schema definition */
 	const char *help;
-	const struct field *fields;	/* ends with a NULL key; NULL for a map of scalars */
-	const struct field *scalar;	/* of a map of scalars: where its value goes; otherwise NULL */
-	size_t size;		/* of the element's struct */
-	size_t name_offset;	/* maps: where the key goes (char *) */
-	size_t mark_offset;	/* of its struct lab_mark, or NO_OFFSET */
-	bool host_name;		/* maps: a key must do as a host name; otherwise, with scalars, as a parameter's name */
+	const struct field *fields; /* ends with a NULL key; NULL for a map of scalars */
+	const struct field *scalar; /* of a map of scalars: where its value goes; otherwise NULL */
+	size_t size;                /* of the element's struct */
+	size_t name_offset;         /* maps: where the key goes (char *) */
+	size_t mark_offset;         /* of its struct lab_mark, or NO_OFFSET */
+	bool host_name; /* maps: a key must do as a host name; otherwise, with scalars, as a parameter's name
+			 */
 };
 
 #define NO_OFFSET ((size_t)-1)
 
-extern const struct object lab_schema;	/* lab.yml as a whole; its struct is struct lab */
+extern const struct object lab_schema; /* lab.yml as a whole; its struct is struct lab */
 
 /* Bytes of one element of a list or map. */
 size_t lab_element_size(const struct field *field);
@@ -200,16 +203,16 @@ void lab_release_object(const struct object *object, void *value);
 
 /* A path of fields, kept on the stack while walking down. */
 struct path {
-	const struct path *parent;	/* NULL for the file as a whole */
-	const char *key;		/* NULL: index */
+	const struct path *parent; /* NULL for the file as a whole */
+	const char *key;           /* NULL: index */
 	size_t index;
 };
 
 /* Where in the file a value of the struct came from; looked up by its address. */
 struct place {
 	const void *value;
-	bool is_object;		/* an element of a list or map, whose first field has the same address */
-	bool bad;		/* told already: the value is a default */
+	bool is_object; /* an element of a list or map, whose first field has the same address */
+	bool bad;       /* told already: the value is a default */
 	struct lab_mark mark;
 	char *path;
 };
@@ -220,11 +223,11 @@ struct loader {
 	struct lab *lab;
 	struct lab_problems *problems;
 	struct lab_mark root_mark;
-	struct place *places;	/* sorted once all is loaded */
+	struct place *places; /* sorted once all is loaded */
 	size_t place_count, place_size;
-	char *user;		/* {{user}} */
-	uint64_t seed[2];	/* of {{random:N}} */
-	size_t expanded;	/* bytes so far, against LAB_EXPANSION_MAX */
+	char *user;       /* {{user}} */
+	uint64_t seed[2]; /* of {{random:N}} */
+	size_t expanded;  /* bytes so far, against LAB_EXPANSION_MAX */
 	bool out_of_memory;
 };
 
@@ -266,14 +269,16 @@ const char *lab_params_given(const struct loader *loader, const char *name);
  * was added (or memory is out). path is that of the field.
  */
 char *lab_params_expand(struct loader *loader, const struct node *node, const struct path *path);
-/* Whether the text may name a parameter: a letter, then up to 31 letters, digits, _ and -; not user or random. */
+/* Whether the text may name a parameter: a letter, then up to 31 letters, digits, _ and -; not user or
+ * random. */
 bool lab_params_is_name(const char *text);
 
 /* ---- check.c, paths.c ---- */
 
 /* Adds the mistakes between fields. */
 void lab_check(struct loader *loader);
-/* Makes the paths absolute, and adds the mistakes: missing, of the wrong kind, leading out of the lab's folder. */
+/* Makes the paths absolute, and adds the mistakes: missing, of the wrong kind, leading out of the lab's
+ * folder. */
 int lab_resolve_paths(struct loader *loader, struct error *err);
 
 #endif
