@@ -16,3 +16,19 @@ int cow_cmd_print_json(json_t *doc, struct error *err)
 		return error_set(err, ERROR_FAILED, "cannot write the output");
 	return 0;
 }
+
+json_t *cow_cmd_json_text(const char *text)
+{
+	json_t *j = json_string(text);
+	cleanup_strbuf struct strbuf b = STRBUF_INIT;
+
+	if (j)
+		return j;
+	for (; *text; text++) {
+		if ((unsigned char)*text < 0x80)
+			strbuf_putc(&b, *text);
+		else
+			strbuf_printf(&b, "\\x%02x", (unsigned char)*text);
+	}
+	return b.failed ? NULL : json_string(b.data);
+}

@@ -36,14 +36,14 @@ static void count_bytes(const struct cow_chain *chain, uint64_t *own, uint64_t *
 static json_t *file_json(const struct cow_file_info *f)
 {
 	bool is_cow = f->header.format != COW_RAW;
-	json_t *j = json_pack("{s:s, s:s, s:I, s:I, s:I, s:b}", "path", f->path, "format",
+	json_t *j = json_pack("{s:o, s:s, s:I, s:I, s:I, s:b}", "path", cow_cmd_json_text(f->path), "format",
 			      cow_format_name(f->header.format), "size", (json_int_t)f->header.size, "allocated",
 			      (json_int_t)f->allocated, "owned_sectors", (json_int_t)f->owned_sectors, "in_use",
 			      in_use(f->fd));
 
 	if (!j || !is_cow)
 		return j;
-	if (json_object_update_new(j, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "backing", f->header.backing,
+	if (json_object_update_new(j, json_pack("{s:o, s:I, s:I, s:I, s:I, s:I}", "backing", cow_cmd_json_text(f->header.backing),
 						"backing_mtime", (json_int_t)f->header.mtime, "alignment",
 						(json_int_t)f->header.alignment, "bitmap_offset",
 						(json_int_t)f->header.bitmap_offset, "bitmap_length",
@@ -64,16 +64,15 @@ static int print_json(const struct cow_chain *chain, struct error *err)
 
 	for (size_t i = 0; f && i < cow_chain_depth(chain); i++) {
 		cow_chain_file(chain, i, f);
-		/* paths are bytes; those that are no UTF-8 can't be told in JSON */
 		if (json_array_append_new(files, file_json(f))) {
 			json_decref(files);
-			return error_set(err, ERROR_FAILED, "cannot tell %s as JSON: its path is not UTF-8", f->path);
+			return error_oom(err);
 		}
 	}
 	count_bytes(chain, &own, &shared);
-	return cow_cmd_print_json(json_pack("{s:I, s:I, s:I, s:o, s:s?}", "size", (json_int_t)cow_chain_size(chain),
+	return cow_cmd_print_json(json_pack("{s:I, s:I, s:I, s:o, s:o}", "size", (json_int_t)cow_chain_size(chain),
 					    "own_bytes", (json_int_t)own, "shared_bytes", (json_int_t)shared, "chain",
-					    files, "problem", problem ? problem->message : NULL), err);
+					    files, "problem", problem ? cow_cmd_json_text(problem->message) : json_null()), err);
 }
 
 static int add_row(struct cli_table *t, size_t index, const struct cow_file_info *f, struct error *err)

@@ -17,6 +17,9 @@ static const struct cli_command *const commands[] = {
 	&cow_cmd_check,
 	&cow_cmd_mount,
 	&cow_cmd_umount,
+	&cow_cmd_files,
+	&cow_cmd_cat,
+	&cow_cmd_diff_files,
 	NULL,
 };
 
