@@ -1,9 +1,6 @@
 /*
  * Copying between host and guest: tar streams on a channel, by the same windows
  * as everything else (protocol.h: PUT, GET), packed and unpacked by transfer.c.
- *
- * Whether the destination in the guest is a folder decides on the name, as with
- * cp; a command in the guest is asked that first, on its own channel number.
  */
 #include <endian.h>
 #include <errno.h>
@@ -18,9 +15,6 @@
 #include "uml-lab/base/file.h"
 #include "uml-lab/machine/client_internal.h"
 #include "uml-lab/machine/transfer.h"
-
-#define COPY_CHANNEL 2u		/* CLIENT_CHANNEL was the question's */
-#define QUESTION_MS 20000
 
 struct stream {
 	int control;
@@ -43,7 +37,7 @@ static int next_frame(struct stream *s, struct wire_frame *frame, struct error *
 		got = client_receive(s->control, -1, frame, s->buf, err);
 		if (got <= 0)
 			return got < 0 ? -1 : client_gone(err);
-	} while (frame->channel != COPY_CHANNEL);
+	} while (frame->channel != CLIENT_CHANNEL);
 	if (frame->type == FRAME_ERROR)
 		return client_error(frame, err);
 	if (frame->type == FRAME_CREDIT && frame->length == sizeof(credit)) {
@@ -86,7 +80,7 @@ static ssize_t put_data(void *arg, const void *data, size_t n, struct error *err
 			return check_status(s, err) < 0 ? -1 : error_set(err, ERROR_FAILED, "the machine took only a part");
 		if (piece > s->window)
 			piece = s->window;
-		if (client_send(s->control, FRAME_DATA_IN, COPY_CHANNEL, (const char *)data + done, piece, err) < 0)
+		if (client_send(s->control, FRAME_DATA_IN, CLIENT_CHANNEL, (const char *)data + done, piece, err) < 0)
 			return -1;
 		s->window -= (uint32_t)piece;
 		done += piece;
@@ -94,14 +88,14 @@ static ssize_t put_data(void *arg, const void *data, size_t n, struct error *err
 	return (ssize_t)n;
 }
 
-static int put(struct stream *s, const char *source, const char *folder, const char *name, struct error *err)
+static int put(struct stream *s, const char *source, const char *name, const char *destination, struct error *err)
 {
 	struct wire_frame frame;
 
 	s->window = FRAME_WINDOW;
-	if (client_send(s->control, FRAME_PUT, COPY_CHANNEL, folder, strlen(folder), err) < 0 ||
+	if (client_send(s->control, FRAME_PUT, CLIENT_CHANNEL, destination, strlen(destination), err) < 0 ||
 	    transfer_pack(source, name, put_data, s, err) < 0 ||
-	    client_send(s->control, FRAME_DATA_IN, COPY_CHANNEL, NULL, 0, err) < 0)
+	    client_send(s->control, FRAME_DATA_IN, CLIENT_CHANNEL, NULL, 0, err) < 0)
 		return -1;
 	while (!s->ended)
 		if (next_frame(s, &frame, err) < 0)
@@ -109,40 +103,23 @@ static int put(struct stream *s, const char *source, const char *folder, const c
 	return check_status(s, err);
 }
 
-/* Whether a path in the guest is a folder: 1, 0, -1 + err. */
-static int guest_is_folder(int control, const char *path, struct error *err)
-{
-	const char *argv[] = {"/bin/sh", "-c", "[ -d \"$0\" ]", path, NULL};
-	struct machine_exec exec = {.argv = argv, .no_stdin = true, .timeout_ms = QUESTION_MS};
-	cleanup_strbuf struct strbuf output = STRBUF_INIT;
-	int status;
-
-	if (machine_exec_capture(control, &exec, NULL, 0, 4096, &output, &status, err) < 0)
-		return -1;
-	return status == 0;
-}
-
+/* The agent decides on the name, by whether the destination is a folder (protocol.h, "Copies"). */
 static int copy_to(struct stream *s, const char *source, const char *destination, struct error *err)
 {
 	/* A link is followed to its content, which keeps the link's name; "." gets the name of its folder. */
 	cleanup_free char *real = file_absolute(source, false, err), *name = str_dup(source, err);
-	cleanup_free char *folder = str_dup(destination, err), *last = str_dup(destination, err);
 	const char *base;
-	int is_folder;
 
-	if (!real || !name || !folder || !last)
+	if (!real || !name)
 		return -1;
 	if (destination[0] != '/')
 		return error_set(err, ERROR_USAGE, "the path in the machine must be absolute: %s", destination);
-	is_folder = guest_is_folder(s->control, destination, err);
-	if (is_folder < 0)
-		return -1;
-	if (!is_folder)
-		return put(s, real, dirname(folder), basename(last), err);
 	base = basename(name);
-	if (str_eq(base, ".") || str_eq(base, "..") || str_eq(base, "/"))
+	if (str_eq(base, ".") || str_eq(base, ".."))
 		base = strrchr(real, '/') + 1;
-	return put(s, real, destination, *base ? base : ".", err);
+	if (str_eq(real, "/"))
+		return error_set(err, ERROR_USAGE, "%s has no name of its own to copy", source);
+	return put(s, real, base, destination, err);
 }
 
 /* ---- from the guest ---- */
@@ -156,7 +133,7 @@ static ssize_t get_data(void *arg, const void **data, struct error *err)
 		struct frame_credit credit = {htole32(STREAM_OUT), htole32(s->credit)};
 
 		s->credit = 0;
-		if (client_send(s->control, FRAME_CREDIT, COPY_CHANNEL, &credit, sizeof(credit), err) < 0)
+		if (client_send(s->control, FRAME_CREDIT, CLIENT_CHANNEL, &credit, sizeof(credit), err) < 0)
 			return -1;
 	}
 	while (!s->data_ended) {
@@ -184,7 +161,7 @@ static int get(struct stream *s, const char *source, const char *top, const char
 	ssize_t got;
 	int left_out;
 
-	if (client_send(s->control, FRAME_GET, COPY_CHANNEL, source, strlen(source), err) < 0 ||
+	if (client_send(s->control, FRAME_GET, CLIENT_CHANNEL, source, strlen(source), err) < 0 ||
 	    transfer_unpack(get_data, s, top, parent, name, &left_out, example, err) < 0)
 		return -1;
 	while ((got = get_data(s, &rest, err)) > 0)	/* the padding after the archive's end */

@@ -49,7 +49,7 @@ static void flush(struct supervisor *sv)
 
 	if (!relay->source)
 		return;
-	wire_write_window(&relay->wire, relay->fd, &relay->line_window);	/* a broken line is seen by reading */
+	wire_write(&relay->wire, relay->fd);	/* a broken line is seen by reading */
 	watch(sv);
 	if (was && !relay_congested(sv)) {
 		control_resume(sv);
@@ -176,22 +176,6 @@ static void channel_frame(struct supervisor *sv, const struct wire_frame *frame)
 
 /* ---- the line ---- */
 
-/* The agent has read bytes: so many more may be under way. */
-static void take_taken(struct supervisor *sv, const struct wire_frame *frame)
-{
-	struct relay *relay = &sv->relay;
-	uint32_t bytes;
-
-	if (frame->length != sizeof(bytes))
-		return;
-	memcpy(&bytes, frame->payload, sizeof(bytes));
-	bytes = le32toh(bytes);
-	if (bytes > FRAME_LINE_WINDOW - relay->line_window)	/* it can't have: the count begins anew */
-		bytes = (uint32_t)(FRAME_LINE_WINDOW - relay->line_window);
-	relay->line_window += bytes;
-	flush(sv);
-}
-
 /* The agent has read from the line: so much more may be written (protocol.h, "The line's own window"). */
 static void taken(struct supervisor *sv, const struct wire_frame *frame)
 {
@@ -220,13 +204,10 @@ static void on_line(void *arg, int fd, uint32_t events)
 	got = wire_read(&relay->wire, fd);
 	while (wire_next(&relay->wire, &frame, NULL) == 1) {
 		if (frame.channel == 0 && frame.type == FRAME_TAKEN) {
-			take_taken(sv, &frame);
+			taken(sv, &frame);
 		} else if (frame.channel == 0) {
 			relay->hello |= frame.type == FRAME_HELLO;
-			if (frame.type == FRAME_TAKEN)
-				taken(sv, &frame);
-			else
-				boot_frame(sv, &frame);
+			boot_frame(sv, &frame);
 		} else {
 			channel_frame(sv, &frame);
 		}
@@ -243,7 +224,6 @@ int relay_attach(struct supervisor *sv, int fd, struct error *err)
 
 	relay->fd = fd;
 	relay->hello = relay->writing = false;
-	relay->line_window = FRAME_LINE_WINDOW;
 	wire_init(&relay->wire, OUT_MAX, true);
 	relay->wire.allowance = FRAME_LINE_WINDOW;
 	relay->source = loop_add_fd(sv->loop, fd, EPOLLIN, on_line, sv, err);

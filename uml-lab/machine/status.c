@@ -19,7 +19,7 @@ static json_t *interface_json(const struct supervisor *sv, size_t i)
 	const struct machine_interface *iface = &sv->spec->interfaces[i];
 	const struct plug_port *port = i < sv->plug.port_count ? &sv->plug.ports[i] : NULL;
 	const uint8_t *m = iface->mac;
-	char name[16], mac[18];
+	char name[32], mac[18];
 
 	snprintf(name, sizeof(name), "eth%zu", i);
 	snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5]);

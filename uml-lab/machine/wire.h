@@ -55,8 +55,6 @@ int wire_queue_failure(struct wire *wire, enum frame_type type, uint32_t channel
 
 /* Writes what the socket takes and the allowance allows. 0: all is written, 1: some is left, -1 with errno. Raises no SIGPIPE. */
 int wire_write(struct wire *wire, int fd);
-/* The same with at most *window bytes, which shrinks by what was written; 1 also when it is used up. */
-int wire_write_window(struct wire *wire, int fd, size_t *window);
 
 /* The payload as a NUL-terminated copy, control characters but newline and tab replaced by '?'. malloc'ed or NULL. */
 char *wire_text(const struct wire_frame *frame);
