@@ -54,6 +54,7 @@ struct link {
 	size_t out_end;			/* bytes used, the gap at the start included */
 	struct queued queue[QUEUE_FRAMES];
 	size_t first, last;		/* queued frames: first … last - 1 */
+	bool waiting;			/* for room in the socket: EPOLLOUT is watched */
 	bool congested;
 };
 
@@ -117,6 +118,7 @@ static void disconnect(struct link *link)
 	link->source = NULL;
 	close(link->fd);
 	link->fd = -1;
+	link->waiting = false;
 	forget_queue(link);
 	set_congested(link, false);
 }
@@ -274,7 +276,10 @@ void link_flush(struct link *link)
 	left = link->first < link->last ? link->out_end - link->queue[link->first].offset : 0;
 	if (!left)
 		link->first = link->last = link->out_end = 0;
-	loop_set_events(link->source, left ? EPOLLIN | EPOLLOUT : EPOLLIN);
+	if (link->waiting != (left > 0)) {
+		link->waiting = left > 0;
+		loop_set_events(link->source, left ? EPOLLIN | EPOLLOUT : EPOLLIN);
+	}
 	if (left > CONGESTED_BYTES || link->last - link->first > QUEUE_FRAMES / 4)
 		set_congested(link, true);
 	else if (!left)
