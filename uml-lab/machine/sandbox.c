@@ -35,6 +35,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -139,6 +140,11 @@ static _Noreturn void run_program(const struct sandbox_spec *spec, int link, int
 	for (size_t i = 0; i < spec->fd_count; i++)
 		if (dup2(SAFE_FD + 1 + (int)i, (int)i) < 0)
 			goto fail;
+	/*
+	 * Up to 6.12 UML counts the random gap between its image and the heap as memory of the guest ("exec-shield
+	 * gap", arch/um/kernel/um_arch.c): up to 1 GB of page structures, which a small machine does not have.
+	 */
+	personality(PER_LINUX | ADDR_NO_RANDOMIZE);
 	if (chdir(spec->cwd) == 0)
 		execve(spec->program, (char *const *)spec->argv, (char *const *)env);
 fail:
