@@ -4,6 +4,7 @@
  * sweeps what it left, and writes down that it was killed.
  */
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/session/session_internal.h"
@@ -38,8 +39,9 @@ static int settle_machine(const struct session *s, struct session_machine *m, st
 		error_copy(err, &swept);
 		return -1;
 	}
+	rmdir(runtime);
 	free(m->cause);
-	m->cause = str_dup("its supervisor was killed; the overlay is as the guest left it", err);
+	m->cause = str_dup("its supervisor was killed, or the host was restarted; the overlay is as the guest left it", err);
 	free(m->changed);
 	m->changed = session_now(err);
 	m->state = MACHINE_FAILED;

@@ -1,5 +1,6 @@
 /* The supervisor process of one machine: reads what to run from session.yml, and writes there what happens. */
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/base/log.h"
@@ -88,6 +89,8 @@ int session_supervise(const char *session, const char *machine, int ready_fd, st
 	}
 	told.kernel = spec.kernel.release;
 	result = machine_supervise(&spec, ready_fd, on_report, &told, err);
+	/* Made by `up`; only empty when nobody else holds it. */
+	rmdir(spec.runtime);
 	machine_spec_free(&spec);
 	return result;
 }
