@@ -214,6 +214,10 @@ static void on_line(void *arg, int fd, uint32_t events)
 		if (!relay->source)	/* what the frame led to ended the line */
 			return;
 	}
+	if (relay->wire.skipped) {
+		log_warn("%llu bytes on the agent's line were no frames", (unsigned long long)relay->wire.skipped);
+		relay->wire.skipped = 0;
+	}
 	if (got == 0 || (got < 0 && errno != EAGAIN))
 		relay_detach(sv, "the machine ended");
 }
