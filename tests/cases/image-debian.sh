@@ -43,16 +43,28 @@ same "$(cat_image /etc/apt/sources.list | head -n 1)" "deb http://mirror.test/de
 cat_image /etc/systemd/system/getty@tty0.service.d/uml-lab.conf | grep -q "autologin root" || fail "no login on the console"
 same "$(json "$images/debian-12.json" 'd["suite"], "jq" in d["packages"]')" "('bookworm', True)"
 
+# fakechroot can only make the host's own release.
+if ! command -v newuidmap >/dev/null; then
+	expect 1 uml-lab image build debian-13 --mirror http://mirror.test/debian
+	says "apt install uidmap"
+fi
+
+# The image is full: that is told, not that mmdebstrap could not write on.
+echo "for n in 1 2; do head -c 12000000 /dev/urandom >$T/root/large\$n; done; tar -C $T/root -c . || { echo E: pipe >&2; exit 25; }" >"$T/answer"
+expect 1 uml-lab image build other --suite bookworm --mirror http://mirror.test/debian --size 20M
+says "does not fit"
+rm "$T"/root/large?
+
 # It fails: its own words are told, and nothing is left.
 echo "echo 'E: no such package: jqq' >&2; exit 7" >"$T/answer"
-expect 1 uml-lab image build debian-13 --mirror http://mirror.test/debian
+expect 1 uml-lab image build other --suite bookworm --mirror http://mirror.test/debian
 says "mmdebstrap exited with status 7"
 says "no such package: jqq"
 # It fails after half an archive.
 echo "tar -C $T/root -c . | head -c 2000; echo 'E: broken off' >&2; exit 1" >"$T/answer"
-expect 1 uml-lab image build debian-13 --mirror http://mirror.test/debian
+expect 1 uml-lab image build other --suite bookworm --mirror http://mirror.test/debian
 says "broken off"
-same "$(find "$images" -name '*13*' -o -name '*.tmp*')" "" "left behind"
+same "$(find "$images" -name '*other*' -o -name '*.tmp*')" "" "left behind"
 
 # Interrupted, and killed: with all that it started.
 cat >"$T/answer" <<EOF
@@ -64,7 +76,7 @@ EOF
 gone() { ! kill -0 "$(cat "$T/sleeper")" 2>/dev/null; }
 for signal in TERM KILL; do
 	rm -f "$T/started" "$T/cleaned"
-	uml-lab image build debian-13 --mirror http://mirror.test/debian >/dev/null 2>&1 &
+	uml-lab image build other --suite bookworm --mirror http://mirror.test/debian >/dev/null 2>&1 &
 	wait_until 10 test -e "$T/started"
 	kill -$signal $!
 	wait $! 2>/dev/null
@@ -72,4 +84,4 @@ for signal in TERM KILL; do
 	wait_until 10 gone
 done
 expect 0 uml-lab image list
-same "$(find "$images" -name '*13*' -o -name '*.tmp*')" "" "left behind"
+same "$(find "$images" -name '*other*' -o -name '*.tmp*')" "" "left behind"

@@ -47,7 +47,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	return 0;
 }
 
-/* A changed header would be refused for its checksum alone: puts the right one into what looks like headers. */
+/* A changed header would be refused for its checksum alone: puts the right one into what looks like headers.
+ */
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned int seed)
 {
 	const size_t block = 512, magic = 257, sum_at = 148, sum_size = 8;
@@ -81,7 +82,8 @@ static int copy_empty(void)
 		die("memfd", NULL);
 	while ((at = lseek(empty, at, SEEK_DATA)) >= 0) {
 		for (end = lseek(empty, at, SEEK_HOLE); at < end; at += n) {
-			size_t part = (size_t)(end - at) < sizeof(buffer) ? (size_t)(end - at) : sizeof(buffer);
+			size_t part =
+				(size_t)(end - at) < sizeof(buffer) ? (size_t)(end - at) : sizeof(buffer);
 
 			n = pread(empty, buffer, part, at);
 			if (n <= 0 || pwrite(fd, buffer, (size_t)n, at) != n)

@@ -30,8 +30,8 @@ static char *make_folder(const char *list, const char *sources)
 }
 
 /* What is found for a suite, as lines; "" when nothing is. */
-static void check_sources(const char *list, const char *sources, const char *host, const char *suite, bool shared,
-			  const char *expected)
+static void check_sources(const char *list, const char *sources, const char *host, const char *suite,
+			  bool shared, const char *expected)
 {
 	cleanup_apt_sources struct apt_sources found = APT_SOURCES_INIT;
 	cleanup_strbuf struct strbuf lines = STRBUF_INIT;
@@ -46,16 +46,17 @@ static void check_sources(const char *list, const char *sources, const char *hos
 
 static void test_one_line_form(void)
 {
-	static const char list[] = "# deb http://m.test/debian bookworm main\n"
-				   "deb [arch=amd64 signed-by=/k.gpg] http://m.test/debian/ bookworm main contrib # x\n"
-				   "deb\thttp://m.test/debian-security\tbookworm-security  main\n"
-				   "deb-src http://src.test/debian bookworm main\n"
-				   "deb http://m.test/debian bookworm-backports main\n"
-				   "deb http://other.test/linux/debian bookworm stable\n"
-				   "deb http://other.test/prod bookworm main\n"
-				   "deb cdrom:[x]/ bookworm main\n"
-				   "deb [signed-by=/broken http://m.test/debian bookworm main\n"
-				   "deb\n";
+	static const char list[] =
+		"# deb http://m.test/debian bookworm main\n"
+		"deb [arch=amd64 signed-by=/k.gpg] http://m.test/debian/ bookworm main contrib # x\n"
+		"deb\thttp://m.test/debian-security\tbookworm-security  main\n"
+		"deb-src http://src.test/debian bookworm main\n"
+		"deb http://m.test/debian bookworm-backports main\n"
+		"deb http://other.test/linux/debian bookworm stable\n"
+		"deb http://other.test/prod bookworm main\n"
+		"deb cdrom:[x]/ bookworm main\n"
+		"deb [signed-by=/broken http://m.test/debian bookworm main\n"
+		"deb\n";
 
 	check_sources(list, NULL, "bookworm", "bookworm", false,
 		      "deb [signed-by=/k.gpg] http://m.test/debian/ bookworm main contrib \n"
@@ -68,17 +69,20 @@ static void test_one_line_form(void)
 
 static void test_deb822_form(void)
 {
-	static const char sources[] = "# a comment\nTypes: deb deb-src\n# another\nURIs: http://m.test/x\n"
-				      "Suites: bookworm\n bookworm-updates\nComponents: main\n"
-				      "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n\n\n"
-				      "Types: deb\nURIs: http://off.test/debian\nSuites: bookworm\nComponents: main\n"
-				      "Enabled: no\n\n"
-				      "types: deb\nuris: http://m.test/debian-security\nsuites: bookworm-security\n"
-				      "components: main\nsigned-by:\n -----BEGIN PGP\n .\n abc";
+	static const char sources[] =
+		"# a comment\nTypes: deb deb-src\n# another\nURIs: http://m.test/x\n"
+		"Suites: bookworm\n bookworm-updates\nComponents: main\n"
+		"Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n\n\n"
+		"Types: deb\nURIs: http://off.test/debian\nSuites: bookworm\nComponents: main\n"
+		"Enabled: no\n\n"
+		"types: deb\nuris: http://m.test/debian-security\nsuites: bookworm-security\n"
+		"components: main\nsigned-by:\n -----BEGIN PGP\n .\n abc";
 
 	check_sources(NULL, sources, "bookworm", "bookworm", false,
-		      "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://m.test/x bookworm main\n"
-		      "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://m.test/x bookworm-updates main\n"
+		      "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://m.test/x "
+		      "bookworm main\n"
+		      "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://m.test/x "
+		      "bookworm-updates main\n"
 		      "deb http://m.test/debian-security bookworm-security main\n");
 	check_sources(NULL, "Types", "bookworm", "bookworm", false, "");
 	check_sources(NULL, ":\n:\n\n \n:", "bookworm", "bookworm", false, "");
@@ -86,7 +90,8 @@ static void test_deb822_form(void)
 
 static void test_wanted_suite_wins(void)
 {
-	static const char list[] = "deb http://a.test/debian bookworm main\ndeb http://b.test/debian trixie main\n";
+	static const char list[] =
+		"deb http://a.test/debian bookworm main\ndeb http://b.test/debian trixie main\n";
 
 	check_sources(list, NULL, "bookworm", "trixie", false, "deb http://b.test/debian trixie main\n");
 	check_sources(list, NULL, "bookworm", "sid", false, "deb http://a.test/debian sid main\n");
@@ -96,7 +101,8 @@ static void test_credentials_stay(void)
 {
 	static const char list[] = "deb https://me:p@ss@m.test/debian bookworm main\n";
 
-	check_sources(list, NULL, "bookworm", "bookworm", false, "deb https://me:p@ss@m.test/debian bookworm main\n");
+	check_sources(list, NULL, "bookworm", "bookworm", false,
+		      "deb https://me:p@ss@m.test/debian bookworm main\n");
 	check_sources(list, NULL, "bookworm", "bookworm", true, "deb https://m.test/debian bookworm main\n");
 }
 
@@ -156,5 +162,6 @@ static void test_quote(void)
 	CU_ASSERT_PTR_NOT_NULL(strstr(text, "…"));
 }
 
-UNIT_MAIN("image", UNIT_CASE(test_one_line_form), UNIT_CASE(test_deb822_form), UNIT_CASE(test_wanted_suite_wins),
-	  UNIT_CASE(test_credentials_stay), UNIT_CASE(test_mirror), UNIT_CASE(test_tree), UNIT_CASE(test_quote))
+UNIT_MAIN("image", UNIT_CASE(test_one_line_form), UNIT_CASE(test_deb822_form),
+	  UNIT_CASE(test_wanted_suite_wins), UNIT_CASE(test_credentials_stay), UNIT_CASE(test_mirror),
+	  UNIT_CASE(test_tree), UNIT_CASE(test_quote))

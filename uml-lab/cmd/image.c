@@ -16,13 +16,13 @@
 #include "uml-lab/image/image.h"
 
 #define SESSION_FILE_MAX (1024 * 1024)
-#define REDRAW_MS 100
+#define REDRAW_MS        100
 
 /* ---- progress ---- */
 
 struct display {
-	bool terminal;		/* one line, redrawn; otherwise a line per phase */
-	int64_t drawn;		/* when */
+	bool terminal; /* one line, redrawn; otherwise a line per phase */
+	int64_t drawn; /* when */
 	const char *phase;
 	struct image_progress last;
 };
@@ -30,7 +30,7 @@ struct display {
 static void draw(const struct display *d)
 {
 	char size[16];
-	struct winsize window = { 0 };
+	struct winsize window = {0};
 	char line[160];
 	int columns = 80;
 
@@ -77,14 +77,15 @@ static bool mentions(const char *text, const char *path)
 	size_t length = strlen(path);
 
 	for (const char *at = text; (at = strstr(at, path)); at += length)
-		if (strchr("\"' \t\r\n,]}#", at[length]))	/* also its end */
+		if (strchr("\"' \t\r\n,]}#", at[length])) /* also its end */
 			return true;
 	return false;
 }
 
 static int find_users(void *arg, const char *path, struct strv *users, struct error *err)
 {
-	cleanup_free char *state = dirs_state(err), *sessions = state ? file_join(err, state, "sessions") : NULL;
+	cleanup_free char *state = dirs_state(err),
+			  *sessions = state ? file_join(err, state, "sessions") : NULL;
 	cleanup_dir DIR *dir = sessions ? opendir(sessions) : NULL;
 	struct dirent *entry;
 
@@ -122,7 +123,7 @@ struct make_options {
 
 static struct image_options to_image_options(const struct make_options *o, struct display *d)
 {
-	*d = (struct display){ .terminal = cli_is_terminal(stderr) };
+	*d = (struct display){.terminal = cli_is_terminal(stderr)};
 	return (struct image_options){
 		.size = o->size,
 		.replace = o->replace,
@@ -151,15 +152,16 @@ static int run_build(const void *options, const struct strv *operands, struct er
 {
 	const struct make_options *o = options;
 	const char *name = operands->items[0];
-	struct image_debian debian = { .suite = o->suite, .include = &o->include, .mirror = o->mirror,
-				       .verbose = cli_verbose };
+	struct image_debian debian = {
+		.suite = o->suite, .include = &o->include, .mirror = o->mirror, .verbose = cli_verbose};
 	struct display display;
 	struct image_options common = to_image_options(o, &display);
 	int result;
 
 	if (str_eq(name, "tiny") && !o->suite) {
 		if (o->include.count)
-			return error_set(err, ERROR_USAGE, "the tiny image is busybox alone: --include is for Debian ones");
+			return error_set(err, ERROR_USAGE,
+					 "the tiny image is busybox alone: --include is for Debian ones");
 		result = image_build_tiny(name, &common, err);
 	} else {
 		result = image_build_debian(name, &debian, &common, err);
@@ -179,31 +181,33 @@ static int run_import(const void *options, const struct strv *operands, struct e
 }
 
 static const struct cli_option build_options[] = {
-	{ "suite", 0, CLI_STRING, offsetof(struct make_options, suite), "SUITE",
-	  "Debian release by code name (told by NAME for debian-12 and debian-13)" },
-	{ "mirror", 0, CLI_STRING, offsetof(struct make_options, mirror), "URI",
-	  "Debian mirror to take packages from (the one the host's apt uses)" },
-	{ "include", 0, CLI_LIST, offsetof(struct make_options, include), "PKGS",
-	  "further packages, comma-separated; may be repeated" },
-	{ "size", 0, CLI_SIZE, offsetof(struct make_options, size), "SIZE", "size of the disk; it is sparse" },
-	{ "replace", 0, CLI_FLAG, offsetof(struct make_options, replace), NULL,
-	  "replace an image of that name, if no session uses it" },
-	{ NULL },
+	{"suite", 0, CLI_STRING, offsetof(struct make_options, suite), "SUITE",
+	 "Debian release by code name (told by NAME for debian-12 and debian-13)"},
+	{"mirror", 0, CLI_STRING, offsetof(struct make_options, mirror), "URI",
+	 "Debian mirror to take packages from (the one the host's apt uses)"},
+	{"include", 0, CLI_LIST, offsetof(struct make_options, include), "PKGS",
+	 "further packages, comma-separated; may be repeated"},
+	{"size", 0, CLI_SIZE, offsetof(struct make_options, size), "SIZE", "size of the disk; it is sparse"},
+	{"replace", 0, CLI_FLAG, offsetof(struct make_options, replace), NULL,
+	 "replace an image of that name, if no session uses it"},
+	{NULL},
 };
 
 static const struct cli_option import_options[] = {
-	{ "size", 0, CLI_SIZE, offsetof(struct make_options, size), "SIZE", "size of the disk; it is sparse" },
-	{ "replace", 0, CLI_FLAG, offsetof(struct make_options, replace), NULL,
-	  "replace an image of that name, if no session uses it" },
-	{ NULL },
+	{"size", 0, CLI_SIZE, offsetof(struct make_options, size), "SIZE", "size of the disk; it is sparse"},
+	{"replace", 0, CLI_FLAG, offsetof(struct make_options, replace), NULL,
+	 "replace an image of that name, if no session uses it"},
+	{NULL},
 };
 
 const struct cli_command cmd_image_build = {
 	.name = "image build",
 	.operands = "NAME",
 	.summary = "make a base image: tiny, or Debian packages",
-	.help = "\"tiny\" is made of the host's busybox-static in a second, without network. \"debian-12\" and "
-		"\"debian-13\", or any NAME with --suite, are made through mmdebstrap from the mirror the host's own apt "
+	.help = "\"tiny\" is made of the host's busybox-static in a second, without network. \"debian-12\" "
+		"and "
+		"\"debian-13\", or any NAME with --suite, are made through mmdebstrap from the mirror the "
+		"host's own apt "
 		"uses. No privilege is needed.\n\n"
 		"An interrupted or failing build leaves nothing behind.",
 	.options = build_options,
@@ -217,8 +221,10 @@ const struct cli_command cmd_image_import = {
 	.name = "image import",
 	.operands = "NAME ROOTFS.tar[.gz|.xz|.zst]",
 	.summary = "make a base image of a root file system archive",
-	.help = "Takes what debootstrap, docker export, LXC and OpenVZ templates are: a tar archive, plain or "
-		"compressed; \"-\" reads it from standard input. Owners, modes, times, links, device nodes, extended "
+	.help = "Takes what debootstrap, docker export, LXC and OpenVZ templates are: a tar archive, plain "
+		"or "
+		"compressed; \"-\" reads it from standard input. Owners, modes, times, links, device nodes, "
+		"extended "
 		"attributes and access lists are kept. Archives that try to reach outside are refused.",
 	.options = import_options,
 	.options_size = sizeof(struct make_options),
@@ -234,8 +240,8 @@ struct show_options {
 };
 
 static const struct cli_option show_options[] = {
-	{ "json", 0, CLI_FLAG, offsetof(struct show_options, json), NULL, "print JSON" },
-	{ NULL },
+	{"json", 0, CLI_FLAG, offsetof(struct show_options, json), NULL, "print JSON"},
+	{NULL},
 };
 
 static int list_json(const struct image_list *list, struct error *err)
@@ -255,7 +261,7 @@ static int list_json(const struct image_list *list, struct error *err)
 
 static int list_table(const struct image_list *list, struct error *err)
 {
-	static const char *const headers[] = { "NAME", "SYSTEM", "SIZE", "TAKES", "CREATED", NULL };
+	static const char *const headers[] = {"NAME", "SYSTEM", "SIZE", "TAKES", "CREATED", NULL};
 	struct cli_table *table = cli_table_new(err, headers);
 	char size[16], takes[16];
 	int result = table ? 0 : -1;
@@ -319,7 +325,7 @@ static void print_value(const char *key, json_t *value)
 
 	printf("%-10s ", key);
 	if (json_is_array(value)) {
-		json_array_foreach(value, i, item)
+		json_array_foreach (value, i, item)
 			printf("%s%s", i ? ", " : "", json_is_string(item) ? json_string_value(item) : "?");
 		puts(json_array_size(value) ? "" : "-");
 	} else if (json_is_integer(value)) {
@@ -348,7 +354,7 @@ static int run_show(const void *options, const struct strv *operands, struct err
 	}
 	if (o->json)
 		return cmd_print_json(object, err);
-	json_object_foreach(object, key, value)
+	json_object_foreach (object, key, value)
 		print_value(key, value);
 	json_decref(object);
 	return 0;

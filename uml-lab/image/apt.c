@@ -27,8 +27,8 @@ struct stanza {
 
 struct search {
 	struct apt_sources *out;
-	const char *from;	/* the suite whose entries are taken */
-	const char *to;		/* the suite they are taken for */
+	const char *from; /* the suite whose entries are taken */
+	const char *to;   /* the suite they are taken for */
 	struct error *err;
 };
 
@@ -88,10 +88,11 @@ static bool is_debian(const char *uri, const char *signed_by)
 	return path && (str_ends(path, "/debian") || str_ends(path, "/debian-security"));
 }
 
-/* "bookworm-updates" for "trixie": "trixie-updates". NULL when it is no suite of `from`, or one not wanted. */
+/* "bookworm-updates" for "trixie": "trixie-updates". NULL when it is no suite of `from`, or one not wanted.
+ */
 static char *map_suite(const char *suite, const char *from, const char *to)
 {
-	static const char *const parts[] = { "", "-updates", "-security" };
+	static const char *const parts[] = {"", "-updates", "-security"};
 	size_t length = strlen(from);
 
 	if (strncmp(suite, from, length))
@@ -118,7 +119,8 @@ static int take_uri(const struct search *s, const struct stanza *z, const char *
 	for (char *word = strtok_r(suites, " \t\n", &save); word; word = strtok_r(NULL, " \t\n", &save)) {
 		cleanup_free char *suite = map_suite(word, s->from, s->to);
 
-		if (suite && add_source(s->out, uri, suite, z->components, keyring_path(z->signed_by), s->err))
+		if (suite &&
+		    add_source(s->out, uri, suite, z->components, keyring_path(z->signed_by), s->err))
 			return -1;
 	}
 	return 0;
@@ -145,7 +147,7 @@ static int take_stanza(const struct search *s, const struct stanza *z)
 
 static int take_line(const struct search *s, char *line)
 {
-	struct stanza z = { 0 };
+	struct stanza z = {0};
 	char *options, *end, *save = NULL;
 
 	line[strcspn(line, "#")] = '\0';
@@ -191,8 +193,8 @@ static void set_field(struct stanza *z, const char *field, char *value)
 		const char *name;
 		char **value;
 	} fields[] = {
-		{ "Types", &z->types },		  { "URIs", &z->uris },		  { "Suites", &z->suites },
-		{ "Components", &z->components }, { "Signed-By", &z->signed_by },
+		{"Types", &z->types},           {"URIs", &z->uris},           {"Suites", &z->suites},
+		{"Components", &z->components}, {"Signed-By", &z->signed_by},
 	};
 
 	value += strspn(value, " \t\n");
@@ -218,7 +220,7 @@ static char *split_field(char *line)
 
 static int take_paragraph(const struct search *s, char *text)
 {
-	struct stanza z = { 0 };
+	struct stanza z = {0};
 	char *next, *colon;
 
 	for (char *line = text; line; line = next) {
@@ -308,7 +310,7 @@ static int read_folder(const struct search *s, const char *folder)
 int apt_sources_find(struct apt_sources *out, const char *folder, const char *host_suite, const char *suite,
 		     struct error *err)
 {
-	struct search s = { .out = out, .from = suite, .to = suite, .err = err };
+	struct search s = {.out = out, .from = suite, .to = suite, .err = err};
 
 	if (read_folder(&s, folder))
 		return -1;
@@ -317,7 +319,8 @@ int apt_sources_find(struct apt_sources *out, const char *folder, const char *ho
 		return -1;
 	if (out->count)
 		return 0;
-	error_set(err, ERROR_FAILED, "the apt sources in %s name no Debian mirror to build %s from", folder, suite);
+	error_set(err, ERROR_FAILED, "the apt sources in %s name no Debian mirror to build %s from", folder,
+		  suite);
 	return error_hint(err, "name one with --mirror URI");
 }
 
@@ -371,7 +374,8 @@ char *apt_host_suite(void)
 	size_t length;
 	char *at;
 
-	if (file_read_all("/etc/os-release", SOURCES_FILE_MAX, &text, &length, NULL) || !strstr(text, "\nID=debian\n"))
+	if (file_read_all("/etc/os-release", SOURCES_FILE_MAX, &text, &length, NULL) ||
+	    !strstr(text, "\nID=debian\n"))
 		return NULL;
 	at = strstr(text, key);
 	if (!at)

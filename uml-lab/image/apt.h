@@ -11,8 +11,8 @@
 struct apt_source {
 	char *uri;
 	char *suite;
-	char *components;	/* "main contrib" */
-	char *signed_by;	/* path of a keyring; NULL when the host names none */
+	char *components; /* "main contrib" */
+	char *signed_by;  /* path of a keyring; NULL when the host names none */
 };
 
 struct apt_sources {
@@ -20,7 +20,10 @@ struct apt_sources {
 	size_t count;
 };
 
-#define APT_SOURCES_INIT { 0 }
+#define APT_SOURCES_INIT                                                                                     \
+	{                                                                                                    \
+		0                                                                                            \
+	}
 #define cleanup_apt_sources __attribute__((cleanup(apt_sources_free)))
 
 void apt_sources_free(struct apt_sources *sources);
@@ -38,7 +41,8 @@ int apt_sources_find(struct apt_sources *out, const char *folder, const char *ho
 /* The sources of a mirror a person names. */
 int apt_sources_of_mirror(struct apt_sources *out, const char *uri, const char *suite, struct error *err);
 
-/* As lines of a sources.list; `shared` leaves out what only this host may know: credentials and keyring paths. */
+/* As lines of a sources.list; `shared` leaves out what only this host may know: credentials and keyring
+ * paths. */
 int apt_sources_print(const struct apt_sources *sources, bool shared, struct strbuf *out, struct error *err);
 
 /* VERSION_CODENAME of a Debian host; NULL on another. malloc'ed. */

@@ -30,7 +30,7 @@ struct extraction {
 	struct image_fs *fs;
 	const struct image_options *options;
 	struct image_progress progress;
-	struct image_xattrs xattrs;	/* of the current entry */
+	struct image_xattrs xattrs; /* of the current entry */
 };
 
 struct archive *image_archive_new(struct error *err)
@@ -100,7 +100,8 @@ static int check_numbers(struct extraction *x, struct archive_entry *e, struct e
 
 	/* -1 as a 32-bit number means "no owner" to the kernel. */
 	if (uid < 0 || gid < 0 || uid >= UINT32_MAX || gid >= UINT32_MAX)
-		return error_set(err, ERROR_FAILED, "owner %lld:%lld is impossible", (long long)uid, (long long)gid);
+		return error_set(err, ERROR_FAILED, "owner %lld:%lld is impossible", (long long)uid,
+				 (long long)gid);
 	if (size < 0)
 		return error_set(err, ERROR_FAILED, "a size of %lld bytes is impossible", (long long)size);
 	if ((uint64_t)size > image_fs_size(x->fs) && !archive_entry_sparse_count(e)) {
@@ -113,8 +114,8 @@ static int check_numbers(struct extraction *x, struct archive_entry *e, struct e
 
 static int convert(struct extraction *x, struct archive_entry *e, struct image_entry *out, struct error *err)
 {
-	struct timespec mtime = { archive_entry_mtime(e), archive_entry_mtime_nsec(e) };
-	struct timespec atime = { archive_entry_atime(e), archive_entry_atime_nsec(e) };
+	struct timespec mtime = {archive_entry_mtime(e), archive_entry_mtime_nsec(e)};
+	struct timespec atime = {archive_entry_atime(e), archive_entry_atime_nsec(e)};
 	const char *hard_link = entry_hard_link(e);
 
 	if (check_numbers(x, e, err) || image_xattrs_read(&x->xattrs, e, err))
@@ -212,7 +213,7 @@ static int extract(struct extraction *x, struct error *err)
 int image_archive_extract(struct archive *a, struct image_fs *fs, const struct image_options *options,
 			  struct error *err)
 {
-	struct extraction x = { .archive = a, .fs = fs, .options = options, .progress.phase = "importing" };
+	struct extraction x = {.archive = a, .fs = fs, .options = options, .progress.phase = "importing"};
 	int result = extract(&x, err);
 
 	image_xattrs_release(&x.xattrs);
@@ -245,8 +246,8 @@ static la_ssize_t read_source(struct archive *a, void *arg, const void **buffer)
 	return n;
 }
 
-int image_archive_extract_fd(int fd, const char *name, struct image_fs *fs, const struct image_options *options,
-			     struct error *err)
+int image_archive_extract_fd(int fd, const char *name, struct image_fs *fs,
+			     const struct image_options *options, struct error *err)
 {
 	cleanup_archive struct archive *a = image_archive_new(err);
 	cleanup_free struct source *source = malloc(sizeof(*source));

@@ -19,10 +19,10 @@
 
 struct recipe {
 	const char *suite;
-	struct strbuf packages;		/* comma-separated */
+	struct strbuf packages; /* comma-separated */
 	struct apt_sources sources;
-	struct strbuf lines;		/* the sources, for mmdebstrap */
-	struct strbuf shared;		/* the sources, for the image */
+	struct strbuf lines;  /* the sources, for mmdebstrap */
+	struct strbuf shared; /* the sources, for the image */
 };
 
 static void recipe_release(struct recipe *r)
@@ -36,8 +36,10 @@ static void recipe_release(struct recipe *r)
 static const char *choose_suite(const char *name, const char *suite, struct error *err)
 {
 	static const char *const releases[][2] = {
-		{ "debian-11", "bullseye" }, { "debian-12", "bookworm" }, { "debian-13", "trixie" },
-		{ "debian-sid", "sid" },
+		{"debian-11", "bullseye"},
+		{"debian-12", "bookworm"},
+		{"debian-13", "trixie"},
+		{"debian-sid", "sid"},
 	};
 
 	if (suite) {
@@ -60,8 +62,8 @@ static int check_package(const char *package, size_t length, struct error *err)
 	for (size_t i = 0; i < length; i++)
 		if (!islower((unsigned char)package[i]) && !isdigit((unsigned char)package[i]) &&
 		    (!i || !strchr("+-.:", package[i])))
-			return error_set(err, ERROR_USAGE, "'%.*s' cannot be the name of a package", (int)length,
-					 package);
+			return error_set(err, ERROR_USAGE, "'%.*s' cannot be the name of a package",
+					 (int)length, package);
 	return 0;
 }
 
@@ -95,8 +97,8 @@ static int choose_packages(struct strbuf *packages, const struct strv *include, 
 static int choose_sources(struct recipe *r, const char *mirror, struct error *err)
 {
 	cleanup_free char *host = apt_host_suite();
-	int result = mirror ? apt_sources_of_mirror(&r->sources, mirror, r->suite, err) :
-			      apt_sources_find(&r->sources, "/etc/apt", host, r->suite, err);
+	int result = mirror ? apt_sources_of_mirror(&r->sources, mirror, r->suite, err)
+			    : apt_sources_find(&r->sources, "/etc/apt", host, r->suite, err);
 
 	if (result || apt_sources_print(&r->sources, false, &r->lines, err))
 		return -1;
@@ -106,8 +108,8 @@ static int choose_sources(struct recipe *r, const char *mirror, struct error *er
 static json_t *describe_recipe(const struct recipe *r, struct error *err)
 {
 	cleanup_strv struct strv packages = STRV_INIT;
-	json_t *meta = json_pack("{s:s, s:s, s:s, s:[]}", "kind", "debian", "source", "mmdebstrap", "suite", r->suite,
-				 "packages");
+	json_t *meta = json_pack("{s:s, s:s, s:s, s:[]}", "kind", "debian", "source", "mmdebstrap", "suite",
+				 r->suite, "packages");
 	json_t *list = json_object_get(meta, "packages");
 
 	if (!meta || strv_split(&packages, r->packages.data, ',', err)) {
@@ -137,41 +139,41 @@ static int adapt(struct image_fs *fs, const struct recipe *r, struct error *err)
 
 static int fill(struct image_fs *fs, struct mmdebstrap *m, const struct recipe *r, struct error *err)
 {
-	struct error ended = ERROR_INIT;
-	int result = mmdebstrap_wait(m, err) ||
-		     image_archive_extract_fd(m->output, "mmdebstrap", fs, m->options, err) ? -1 : 0;
-
-	if (image_check_cancel(m->options, err))
+	if (mmdebstrap_wait(m, err))
 		return -1;
-	/* A failure of its own explains the archive that broke off. */
-	if (mmdebstrap_finish(m, &ended)) {
-		error_copy(err, &ended);
+	if (image_archive_extract_fd(m->output, "mmdebstrap", fs, m->options, err)) {
+		/* When it failed, what it says explains the archive that broke off. */
+		if (mmdebstrap_broke_off(m))
+			mmdebstrap_finish(m, err);
 		return -1;
 	}
-	if (result || adapt(fs, r, err))
+	if (mmdebstrap_finish(m, err) || adapt(fs, r, err))
 		return -1;
 	return image_fs_finish(fs, err);
 }
 
-static int build(struct image_draft *draft, const struct recipe *r, bool verbose, json_t *meta, struct error *err)
+static int build(struct image_draft *draft, const struct recipe *r, bool verbose, json_t *meta,
+		 struct error *err)
 {
 	cleanup_mmdebstrap struct mmdebstrap m = MMDEBSTRAP_INIT;
 	cleanup_free char *work = image_draft_work_folder(draft, err);
 	struct image_fs *fs = work ? image_fs_open(draft->path, 0, err) : NULL;
 	int result = -1;
 
-	if (fs && !mmdebstrap_start(&m, r->suite, r->packages.data, r->lines.data, work, verbose, draft->options, err) &&
+	if (fs &&
+	    !mmdebstrap_start(&m, r->suite, r->packages.data, r->lines.data, work, verbose, draft->options,
+			      err) &&
 	    !fill(fs, &m, r, err))
 		result = image_describe(fs, meta, err);
 	image_fs_close(fs);
 	return result;
 }
 
-int image_build_debian(const char *name, const struct image_debian *debian, const struct image_options *options,
-		       struct error *err)
+int image_build_debian(const char *name, const struct image_debian *debian,
+		       const struct image_options *options, struct error *err)
 {
 	cleanup_draft struct image_draft draft = IMAGE_DRAFT_INIT;
-	cleanup_with(recipe_release) struct recipe r = { 0 };
+	cleanup_with(recipe_release) struct recipe r = {0};
 	cleanup_json json_t *meta = NULL;
 
 	r.suite = choose_suite(name, debian->suite, err);

@@ -13,15 +13,15 @@ const char *const debian_packages[] = {
 	/* a system that boots */
 	"systemd", "systemd-sysv", "udev", "dbus", "libpam-systemd", "kmod", "ca-certificates", "adduser",
 	/* network */
-	"iproute2", "iputils-ping", "iputils-tracepath", "traceroute", "mtr-tiny", "tcpdump", "nftables", "iptables",
-	"ethtool", "net-tools", "netcat-openbsd", "telnet", "bind9-dnsutils", "curl", "wget", "rsync",
+	"iproute2", "iputils-ping", "iputils-tracepath", "traceroute", "mtr-tiny", "tcpdump", "nftables",
+	"iptables", "ethtool", "net-tools", "netcat-openbsd", "telnet", "bind9-dnsutils", "curl", "wget", "rsync",
 	"openssh-server", "openssh-client", "nginx-light",
 	/* working at the shell */
 	"nano", "vim-tiny", "less", "man-db", "manpages", "file", "tree", "bash-completion", "tmux", "bc",
 	"xz-utils", "bzip2", "unzip",
 	/* processes, services, users, disks */
-	"lsof", "psmisc", "procps", "htop", "strace", "sudo", "cron", "logrotate", "rsyslog", "acl", "attr", "quota",
-	"fdisk", "parted", "dosfstools", "e2fsprogs",
+	"lsof", "psmisc", "procps", "htop", "strace", "sudo", "cron", "logrotate", "rsyslog", "acl", "attr",
+	"quota", "fdisk", "parted", "dosfstools", "e2fsprogs",
 };
 /* clang-format on */
 const size_t debian_package_count = ARRAY_SIZE(debian_packages);
@@ -42,17 +42,19 @@ static const char console[] = "[Unit]\n"
 			      "RestartSec=1\n";
 
 /* One key, of the kind that takes no time to make: two machines of one image never share it. */
-static const char ssh_keys[] = "[Unit]\n"
-			       "Description=SSH host key of this machine\n"
-			       "Before=ssh.service\n"
-			       "ConditionPathExists=!/etc/ssh/ssh_host_ed25519_key\n"
-			       "[Service]\n"
-			       "Type=oneshot\n"
-			       "ExecStart=/usr/bin/ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key\n"
-			       "[Install]\n"
-			       "WantedBy=multi-user.target\n";
+static const char ssh_keys[] =
+	"[Unit]\n"
+	"Description=SSH host key of this machine\n"
+	"Before=ssh.service\n"
+	"ConditionPathExists=!/etc/ssh/ssh_host_ed25519_key\n"
+	"[Service]\n"
+	"Type=oneshot\n"
+	"ExecStart=/usr/bin/ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key\n"
+	"[Install]\n"
+	"WantedBy=multi-user.target\n";
 
-/* A UML kernel has some 200 consoles and terminals, each of which would cost a process of udev's at every start. */
+/* A UML kernel has some 200 consoles and terminals, each of which would cost a process of udev's at every
+ * start. */
 static const char udev_trigger[] = "[Service]\n"
 				   "ExecStart=\n"
 				   "ExecStart=-/bin/udevadm trigger --type=devices --action=add "
@@ -75,13 +77,15 @@ const struct image_file debian_files[] = {
 	IMAGE_FILE("etc/hostname", 0644, "debian\n"),
 	IMAGE_FILE("etc/hosts", 0644, hosts),
 	IMAGE_FILE("etc/resolv.conf", 0644, ""),
-	IMAGE_FILE("etc/fstab", 0644, "# The root disk is mounted before init runs; further disks may be listed here.\n"),
+	IMAGE_FILE("etc/fstab", 0644,
+		   "# The root disk is mounted before init runs; further disks may be listed here.\n"),
 	IMAGE_FILE("etc/default/locale", 0644, "LANG=C.UTF-8\n"),
 	IMAGE_FILE("etc/locale.conf", 0644, "LANG=C.UTF-8\n"),
 
 	IMAGE_FOLDER("etc/systemd/system/getty@tty0.service.d", 0755),
 	IMAGE_FILE("etc/systemd/system/getty@tty0.service.d/uml-lab.conf", 0644, console),
-	IMAGE_LINK("etc/systemd/system/getty.target.wants/getty@tty0.service", "/lib/systemd/system/getty@.service"),
+	IMAGE_LINK("etc/systemd/system/getty.target.wants/getty@tty0.service",
+		   "/lib/systemd/system/getty@.service"),
 	IMAGE_FOLDER("etc/systemd/logind.conf.d", 0755),
 	IMAGE_FILE("etc/systemd/logind.conf.d/uml-lab.conf", 0644, logind),
 
@@ -91,11 +95,13 @@ const struct image_file debian_files[] = {
 
 	IMAGE_FOLDER("etc/systemd/system/systemd-udev-trigger.service.d", 0755),
 	IMAGE_FILE("etc/systemd/system/systemd-udev-trigger.service.d/uml-lab.conf", 0644, udev_trigger),
-	/* Newer than /usr: nothing there has to be taken over at the first start (systemd-update-done.service(8)). */
+	/* Newer than /usr: nothing there has to be taken over at the first start
+	   (systemd-update-done.service(8)). */
 	IMAGE_FILE("etc/.updated", 0644, ""),
 	IMAGE_FILE("var/.updated", 0644, ""),
 
-	/* networkd does what stage-0 tells it below /run/systemd/network; interfaces keep the names they have. */
+	/* networkd does what stage-0 tells it below /run/systemd/network; interfaces keep the names they
+	   have. */
 	IMAGE_LINK("etc/systemd/system/multi-user.target.wants/systemd-networkd.service",
 		   "/lib/systemd/system/systemd-networkd.service"),
 	IMAGE_LINK("etc/systemd/network/99-default.link", "/dev/null"),

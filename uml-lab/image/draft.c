@@ -22,8 +22,8 @@
 #include "uml-lab/image/image_internal.h"
 
 #define FOLDER_LOCK_MS 10000
-#define TEMPORARY ".tmp"
-#define WORK ".work"
+#define TEMPORARY      ".tmp"
+#define WORK           ".work"
 
 char *image_own_folder(struct error *err)
 {
@@ -107,7 +107,8 @@ static int check_free(const struct image_draft *draft, struct error *err)
 	resolved = file_absolute(path, false, err);
 	if (!resolved)
 		return -1;
-	return image_check_unused(resolved, draft->name, draft->options->users, draft->options->users_arg, err);
+	return image_check_unused(resolved, draft->name, draft->options->users, draft->options->users_arg,
+				  err);
 }
 
 static int make_temporary(struct image_draft *draft, struct error *err)
@@ -149,8 +150,8 @@ int image_draft_begin(struct image_draft *draft, const char *name, uint64_t size
 
 	if (!str_is_name(name, IMAGE_NAME_MAX))
 		return error_set(err, ERROR_USAGE,
-				 "'%s' cannot be the name of an image; allowed: 1 to %d of a-z, 0-9 and '-'", name,
-				 IMAGE_NAME_MAX);
+				 "'%s' cannot be the name of an image; allowed: 1 to %d of a-z, 0-9 and '-'",
+				 name, IMAGE_NAME_MAX);
 	if (check_size(wanted, err))
 		return -1;
 	draft->options = options;
@@ -197,7 +198,8 @@ static int put_in_place(struct image_draft *draft, const char *text, struct erro
 	if (rename(draft->path, image))
 		return error_errno(err, errno, "%s: putting the image in place", image);
 	free(steal_ptr(&draft->path));
-	/* An image without its description is still good; the reverse would describe the one that was replaced. */
+	/* An image without its description is still good; the reverse would describe the one that was
+	 * replaced. */
 	return file_write_atomic(meta, text, strlen(text), 0644, err);
 }
 

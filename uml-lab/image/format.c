@@ -18,13 +18,14 @@
 #include "uml-lab/image/image_internal.h"
 
 #define MKE2FS_TIMEOUT_MS 120000
-#define MIB (1024 * 1024ull)
+#define MIB               (1024 * 1024ull)
 
 /* The parent's environment, with the time mke2fs takes for now, if one was asked for. */
 static int environment(struct strv *env, time_t now, struct error *err)
 {
 	for (char **e = environ; *e; e++)
-		if (!str_starts(*e, "E2FSPROGS_FAKE_TIME=") && !str_starts(*e, "MKE2FS_") && strv_add(env, *e, err))
+		if (!str_starts(*e, "E2FSPROGS_FAKE_TIME=") && !str_starts(*e, "MKE2FS_") &&
+		    strv_add(env, *e, err))
 			return -1;
 	return now ? strv_addf(env, err, "E2FSPROGS_FAKE_TIME=%lld", (long long)now) : 0;
 }
@@ -35,10 +36,26 @@ static int arguments(struct strv *argv, const char *program, const char *path, u
 	/* With a fixed time, equal content shall give equal images: fixed identifiers too. */
 	static const char fixed[] = "8a0a53d6-4d1f-4f0c-9c05-0b6c6a1f2e11";
 	const char *const common[] = {
-		program, "-q", "-F", "-t", "ext4", "-O",
+		program,
+		"-q",
+		"-F",
+		"-t",
+		"ext4",
+		"-O",
 		"none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,"
 		"large_file,huge_file,dir_nlink,extra_isize,metadata_csum",
-		"-b", "4096", "-I", "256", "-i", "8192", "-m", "1", "-L", "root", "-U", now ? fixed : "random",
+		"-b",
+		"4096",
+		"-I",
+		"256",
+		"-i",
+		"8192",
+		"-m",
+		"1",
+		"-L",
+		"root",
+		"-U",
+		now ? fixed : "random",
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(common); i++)
@@ -57,7 +74,7 @@ int image_fs_format(const char *path, uint64_t size, time_t now, struct error *e
 {
 	cleanup_strv struct strv argv = STRV_INIT, env = STRV_INIT;
 	cleanup_free char *program = image_program("mke2fs", "e2fsprogs", err), *output = NULL;
-	struct child_spec spec = { .null_stdin = true, .death_signal = SIGKILL };
+	struct child_spec spec = {.null_stdin = true, .death_signal = SIGKILL};
 	char how[64];
 	int status;
 

@@ -181,15 +181,16 @@ static int check_path(const char *path, struct error *err)
 	if (*path == '/')
 		return error_set(err, ERROR_FAILED, "an absolute path is refused");
 	if (strlen(path) > IMAGE_FS_PATH_MAX)
-		return error_set(err, ERROR_FAILED, "a path of more than %d bytes is refused", IMAGE_FS_PATH_MAX);
+		return error_set(err, ERROR_FAILED, "a path of more than %d bytes is refused",
+				 IMAGE_FS_PATH_MAX);
 	return 0;
 }
 
-static struct image_node *add_parent(struct image_fs *fs, struct image_node *folder, const char *name, size_t length,
-				     struct error *err)
+static struct image_node *add_parent(struct image_fs *fs, struct image_node *folder, const char *name,
+				     size_t length, struct error *err)
 {
-	struct timespec now = { .tv_sec = fs->now };
-	struct image_entry entry = { .mode = S_IFDIR | 0755, .mtime = now, .atime = now };
+	struct timespec now = {.tv_sec = fs->now};
+	struct image_entry entry = {.mode = S_IFDIR | 0755, .mtime = now, .atime = now};
 	union fs_inode inode;
 	ext2_ino_t ino;
 
@@ -219,8 +220,9 @@ static struct image_node *walk(struct image_fs *fs, const char *path, const char
 		if (!child)
 			return NULL;
 		if (child->type != EXT2_FT_DIR) {
-			error_set(err, ERROR_FAILED, "its parent '%.*s' is %s, which is refused", (int)*length,
-				  *name, child->type == EXT2_FT_SYMLINK ? "a symbolic link" : "no folder");
+			error_set(err, ERROR_FAILED, "its parent '%.*s' is %s, which is refused",
+				  (int)*length, *name,
+				  child->type == EXT2_FT_SYMLINK ? "a symbolic link" : "no folder");
 			return NULL;
 		}
 		folder = child;
@@ -335,7 +337,8 @@ static int add_hard_link(struct image_fs *fs, const struct image_entry *entry, s
 	if (find_node(fs, entry->target, &target, err)) {
 		char quoted[256];
 
-		return error_prefix(err, "hard link to '%s'", image_quote(entry->target, quoted, sizeof(quoted)));
+		return error_prefix(err, "hard link to '%s'",
+				    image_quote(entry->target, quoted, sizeof(quoted)));
 	}
 	if (!target)
 		return defer_link(fs, entry, err);
@@ -382,8 +385,8 @@ static int check_kind(struct image_fs *fs, const struct image_entry *entry, stru
 	if (S_ISCHR(entry->mode) || S_ISBLK(entry->mode)) {
 		/* Linux has 12 bits of major and 20 of minor numbers. */
 		if (entry->device_major >= 1 << 12 || entry->device_minor >= 1 << 20)
-			return error_set(err, ERROR_FAILED, "device number %u:%u is impossible", entry->device_major,
-					 entry->device_minor);
+			return error_set(err, ERROR_FAILED, "device number %u:%u is impossible",
+					 entry->device_major, entry->device_minor);
 		if (++fs->devices > IMAGE_FS_DEVICES_MAX)
 			return error_set(err, ERROR_FAILED, "more than %d device nodes are refused",
 					 IMAGE_FS_DEVICES_MAX);
@@ -397,7 +400,7 @@ static int check_kind(struct image_fs *fs, const struct image_entry *entry, stru
 static int write_symlink(struct image_fs *fs, ext2_ino_t ino, union fs_inode *inode, const char *target,
 			 struct error *err)
 {
-	struct fs_stream stream = { 0 };
+	struct fs_stream stream = {0};
 	size_t length = target ? strlen(target) : 0;
 	int result;
 
@@ -504,7 +507,7 @@ int image_fs_remove(struct image_fs *fs, const char *path, struct error *err)
 /* Makes a link that waited, if its target is there by now: 1; 0 when it is not; -1. */
 static int make_link(struct image_fs *fs, const struct fs_link *link, struct error *err)
 {
-	struct image_entry entry = { .path = link->path, .target = link->target, .hard_link = true };
+	struct image_entry entry = {.path = link->path, .target = link->target, .hard_link = true};
 	struct image_node *target;
 
 	if (find_node(fs, link->target, &target, err))

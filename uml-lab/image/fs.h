@@ -21,7 +21,7 @@ struct image_fs;
 #define IMAGE_FS_PATH_MAX 4095
 
 struct image_xattr {
-	const char *name;	/* "user.x", "security.capability", "system.posix_acl_access", … */
+	const char *name; /* "user.x", "security.capability", "system.posix_acl_access", … */
 	const void *value;
 	size_t length;
 };
@@ -29,9 +29,9 @@ struct image_xattr {
 /* One file of any kind. Paths are relative to the image's root; a leading "./" is fine. */
 struct image_entry {
 	const char *path;
-	const char *target;	/* of a symbolic link: any text; of a hard link: a path like `path` */
-	bool hard_link;		/* another name for target; only path and target count */
-	mode_t mode;		/* kind and permissions, S_IFxxx | 07777 */
+	const char *target; /* of a symbolic link: any text; of a hard link: a path like `path` */
+	bool hard_link;     /* another name for target; only path and target count */
+	mode_t mode;        /* kind and permissions, S_IFxxx | 07777 */
 	uint32_t uid, gid;
 	uint32_t device_major, device_minor;
 	struct timespec mtime, atime;
@@ -59,7 +59,8 @@ struct image_fs *image_fs_open(const char *path, time_t now, struct error *err);
  */
 int image_fs_add(struct image_fs *fs, const struct image_entry *entry, struct error *err);
 
-/* Content for the regular file just added, at an offset not before the end of the last piece; gaps are holes. */
+/* Content for the regular file just added, at an offset not before the end of the last piece; gaps are holes.
+ */
 int image_fs_write(struct image_fs *fs, uint64_t offset, const void *data, size_t length, struct error *err);
 
 /* The size of the regular file just added, when it ends in a hole. */
@@ -71,7 +72,8 @@ int image_fs_remove(struct image_fs *fs, const char *path, struct error *err);
 /* Writes what is pending: link targets to come, folders, free-space maps. The file system is whole after. */
 int image_fs_finish(struct image_fs *fs, struct error *err);
 
-/* After image_fs_finish(): whether `path` leads to a regular file, symbolic links followed as a guest would. */
+/* After image_fs_finish(): whether `path` leads to a regular file, symbolic links followed as a guest would.
+ */
 bool image_fs_has_file(struct image_fs *fs, const char *path);
 
 /* After image_fs_finish(): the first max bytes of a file, malloc'ed, terminated; NULL when there is none. */

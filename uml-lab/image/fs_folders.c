@@ -16,9 +16,9 @@ struct folder_writer {
 	struct fs_stream stream;
 	union fs_inode inode;
 	ext2_ino_t ino;
-	unsigned int room;		/* bytes of a block that records may use */
+	unsigned int room; /* bytes of a block that records may use */
 	unsigned int used;
-	struct ext2_dir_entry *last;	/* the block's last record */
+	struct ext2_dir_entry *last; /* the block's last record */
 	char block[EXT2_MAX_BLOCK_SIZE];
 };
 
@@ -106,7 +106,7 @@ static int write_folder(struct folder_writer *w, const struct image_node *folder
 
 int fs_folders_write(struct image_fs *fs, struct error *err)
 {
-	struct folder_writer w = { .fs = fs, .room = fs->ext->blocksize };
+	struct folder_writer w = {.fs = fs, .room = fs->ext->blocksize};
 	const struct image_node *node;
 
 	if (ext2fs_has_feature_metadata_csum(fs->ext->super))

@@ -35,7 +35,7 @@ static void put_time(uint32_t *low, uint32_t *extra, struct timespec t)
 static void set_attributes(struct image_fs *fs, union fs_inode *inode, const struct image_entry *entry)
 {
 	struct ext2_inode_large *i = &inode->large;
-	struct timespec now = { .tv_sec = fs->now };
+	struct timespec now = {.tv_sec = fs->now};
 
 	i->i_mode = (uint16_t)entry->mode;
 	i->i_uid = (uint16_t)entry->uid;
@@ -55,7 +55,8 @@ static void set_device(union fs_inode *inode, uint32_t device_major, uint32_t de
 	if (device_major < 256 && device_minor < 256)
 		inode->large.i_block[0] = device_major << 8 | device_minor;
 	else
-		inode->large.i_block[1] = (device_minor & 0xff) | device_major << 8 | (device_minor & ~0xffu) << 12;
+		inode->large.i_block[1] =
+			(device_minor & 0xff) | device_major << 8 | (device_minor & ~0xffu) << 12;
 }
 
 static int take_number(struct image_fs *fs, bool folder, ext2_ino_t *ino, struct error *err)
@@ -63,7 +64,8 @@ static int take_number(struct image_fs *fs, bool folder, ext2_ino_t *ino, struct
 	const struct ext2_super_block *super = fs->ext->super;
 	errcode_t code;
 
-	code = ext2fs_find_first_zero_inode_bitmap2(fs->ext->inode_map, fs->next_ino, super->s_inodes_count, ino);
+	code = ext2fs_find_first_zero_inode_bitmap2(fs->ext->inode_map, fs->next_ino, super->s_inodes_count,
+						    ino);
 	if (code)
 		code = ext2fs_find_first_zero_inode_bitmap2(fs->ext->inode_map, super->s_first_ino,
 							    super->s_inodes_count, ino);
@@ -108,8 +110,9 @@ static int put_xattrs(struct image_fs *fs, ext2_ino_t ino, const struct image_en
 		x = &entry->xattrs[i];
 		if (!is_stored(x->name))
 			continue;
-		code = strlen(x->name) > EXT2_NAME_LEN ? EXT2_ET_EA_NO_SPACE :
-							 ext2fs_xattr_set(handle, x->name, x->value, x->length);
+		code = strlen(x->name) > EXT2_NAME_LEN
+			       ? EXT2_ET_EA_NO_SPACE
+			       : ext2fs_xattr_set(handle, x->name, x->value, x->length);
 	}
 	if (handle)
 		ext2fs_xattrs_close(&handle);

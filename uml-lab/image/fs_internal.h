@@ -23,13 +23,13 @@ union fs_inode {
 
 /* Where content goes: blocks of one inode, written front to back. */
 struct fs_stream {
-	ext2_ino_t ino;			/* 0: closed */
+	ext2_ino_t ino; /* 0: closed */
 	union fs_inode *inode;
 	ext2_extent_handle_t extents;
-	struct ext2fs_extent run;	/* the extent that still grows; e_len 0: none */
-	uint64_t staged_at;		/* file offset of the stage, a multiple of the block size */
-	size_t staged;			/* bytes in it */
-	uint64_t end;			/* offset after the last byte written */
+	struct ext2fs_extent run; /* the extent that still grows; e_len 0: none */
+	uint64_t staged_at;       /* file offset of the stage, a multiple of the block size */
+	size_t staged;            /* bytes in it */
+	uint64_t end;             /* offset after the last byte written */
 };
 
 struct fs_link {
@@ -42,23 +42,25 @@ struct image_fs {
 	ext2_filsys ext;
 	struct image_tree tree;
 	time_t now;
-	blk64_t goal;			/* where to look for free blocks: after the last ones */
-	ext2_ino_t next_ino;		/* the same for inodes */
+	blk64_t goal;        /* where to look for free blocks: after the last ones */
+	ext2_ino_t next_ino; /* the same for inodes */
 	unsigned int devices;
-	struct fs_link *links;		/* hard links whose target has not come yet, newest first */
-	struct fs_stream file;		/* the regular file just added */
+	struct fs_link *links; /* hard links whose target has not come yet, newest first */
+	struct fs_stream file; /* the regular file just added */
 	union fs_inode file_inode;
-	char file_path[IMAGE_FS_PATH_MAX + 1];	/* its path, for messages */
-	char *stage;			/* FS_STAGE_SIZE bytes, only one stream is open at a time */
+	char file_path[IMAGE_FS_PATH_MAX + 1]; /* its path, for messages */
+	char *stage;                           /* FS_STAGE_SIZE bytes, only one stream is open at a time */
 };
 
 /* An error of libext2fs, with "no room" told as such; `what` was being done. Returns -1. */
 int fs_error(struct image_fs *fs, struct error *err, errcode_t code, const char *what);
 
-/* fs_stream.c: opens a stream over an inode without blocks, appends (gaps are holes), closes (sets size and blocks). */
-int fs_stream_open(struct image_fs *fs, struct fs_stream *s, ext2_ino_t ino, union fs_inode *inode, struct error *err);
-int fs_stream_write(struct image_fs *fs, struct fs_stream *s, uint64_t offset, const char *data, size_t length,
-		    struct error *err);
+/* fs_stream.c: opens a stream over an inode without blocks, appends (gaps are holes), closes (sets size and
+ * blocks). */
+int fs_stream_open(struct image_fs *fs, struct fs_stream *s, ext2_ino_t ino, union fs_inode *inode,
+		   struct error *err);
+int fs_stream_write(struct image_fs *fs, struct fs_stream *s, uint64_t offset, const char *data,
+		    size_t length, struct error *err);
 /* Ends the stream and writes the inode, with its final size. A stream that is not open is fine. */
 int fs_stream_close(struct image_fs *fs, struct fs_stream *s, struct error *err);
 /* Drops the stream after a failure. */

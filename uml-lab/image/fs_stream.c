@@ -12,11 +12,12 @@
 
 #include "uml-lab/image/fs_internal.h"
 
-int fs_stream_open(struct image_fs *fs, struct fs_stream *s, ext2_ino_t ino, union fs_inode *inode, struct error *err)
+int fs_stream_open(struct image_fs *fs, struct fs_stream *s, ext2_ino_t ino, union fs_inode *inode,
+		   struct error *err)
 {
 	errcode_t code;
 
-	*s = (struct fs_stream){ .ino = ino, .inode = inode };
+	*s = (struct fs_stream){.ino = ino, .inode = inode};
 	code = ext2fs_extent_open2(fs->ext, ino, &inode->small, &s->extents);
 	if (code) {
 		s->ino = 0;
@@ -29,7 +30,7 @@ void fs_stream_abandon(struct fs_stream *s)
 {
 	if (s->extents)
 		ext2fs_extent_free(s->extents);
-	*s = (struct fs_stream){ 0 };
+	*s = (struct fs_stream){0};
 }
 
 static int put_run(struct image_fs *fs, struct fs_stream *s, struct error *err)
@@ -46,8 +47,8 @@ static int put_run(struct image_fs *fs, struct fs_stream *s, struct error *err)
 }
 
 /* Notes that file blocks logical… lie at disk blocks physical…. */
-static int map_blocks(struct image_fs *fs, struct fs_stream *s, blk64_t logical, blk64_t physical, blk64_t count,
-		      struct error *err)
+static int map_blocks(struct image_fs *fs, struct fs_stream *s, blk64_t logical, blk64_t physical,
+		      blk64_t count, struct error *err)
 {
 	uint32_t part;
 
@@ -56,7 +57,7 @@ static int map_blocks(struct image_fs *fs, struct fs_stream *s, blk64_t logical,
 		    s->run.e_pblk + s->run.e_len != physical || s->run.e_len >= FS_EXTENT_MAX) {
 			if (put_run(fs, s, err))
 				return -1;
-			s->run = (struct ext2fs_extent){ .e_pblk = physical, .e_lblk = logical };
+			s->run = (struct ext2fs_extent){.e_pblk = physical, .e_lblk = logical};
 		}
 		part = FS_EXTENT_MAX - s->run.e_len;
 		if (part > count)
@@ -106,7 +107,8 @@ static int seek_to(struct image_fs *fs, struct fs_stream *s, uint64_t offset, st
 
 	if (offset == s->staged_at + s->staged)
 		return 0;
-	/* The gap ends within the stage's last block: zeros, no hole. Otherwise start anew at offset's block. */
+	/* The gap ends within the stage's last block: zeros, no hole. Otherwise start anew at offset's block.
+	 */
 	if (!s->staged || block >= s->staged_at + s->staged) {
 		if (s->staged && flush(fs, s, err))
 			return -1;
@@ -117,8 +119,8 @@ static int seek_to(struct image_fs *fs, struct fs_stream *s, uint64_t offset, st
 	return 0;
 }
 
-int fs_stream_write(struct image_fs *fs, struct fs_stream *s, uint64_t offset, const char *data, size_t length,
-		    struct error *err)
+int fs_stream_write(struct image_fs *fs, struct fs_stream *s, uint64_t offset, const char *data,
+		    size_t length, struct error *err)
 {
 	uint64_t most = (uint64_t)UINT32_MAX * fs->ext->blocksize;
 	size_t part;

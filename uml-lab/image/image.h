@@ -26,16 +26,19 @@
 
 /* An image, or any disk a lab names by path. */
 struct image {
-	char *name;		/* "debian-12"; NULL when found by path outside an image folder's naming */
-	char *path;		/* absolute, symbolic links resolved */
-	uint64_t size;		/* bytes of the disk the guest sees; 0 for a layer whose header is unknown */
-	uint64_t allocated;	/* bytes it takes on the host */
+	char *name;         /* "debian-12"; NULL when found by path outside an image folder's naming */
+	char *path;         /* absolute, symbolic links resolved */
+	uint64_t size;      /* bytes of the disk the guest sees; 0 for a layer whose header is unknown */
+	uint64_t allocated; /* bytes it takes on the host */
 	struct timespec mtime;
-	bool is_layer;		/* a COW layer, not a raw disk */
-	json_t *meta;		/* NAME.json, always an object (empty when the file is missing or broken) */
+	bool is_layer; /* a COW layer, not a raw disk */
+	json_t *meta;  /* NAME.json, always an object (empty when the file is missing or broken) */
 };
 
-#define IMAGE_INIT { 0 }
+#define IMAGE_INIT                                                                                           \
+	{                                                                                                    \
+		0                                                                                            \
+	}
 #define cleanup_image __attribute__((cleanup(image_release)))
 
 /* Frees what the struct holds; fine on IMAGE_INIT. */
@@ -57,7 +60,10 @@ struct image_list {
 	size_t count;
 };
 
-#define IMAGE_LIST_INIT { 0 }
+#define IMAGE_LIST_INIT                                                                                      \
+	{                                                                                                    \
+		0                                                                                            \
+	}
 #define cleanup_image_list __attribute__((cleanup(image_list_release)))
 
 void image_list_release(struct image_list *list);
@@ -75,27 +81,28 @@ json_t *image_to_json(const struct image *image, struct error *err);
  */
 typedef int (*image_users_fn)(void *arg, const char *path, struct strv *users, struct error *err);
 
-/* Removes an image of the user's own folder. ERROR_NOT_FOUND; ERROR_STATE when users (may be NULL) names any. */
+/* Removes an image of the user's own folder. ERROR_NOT_FOUND; ERROR_STATE when users (may be NULL) names any.
+ */
 int image_remove(const char *name, image_users_fn users, void *users_arg, struct error *err);
 
 /* How far a build is. */
 struct image_progress {
-	const char *phase;	/* "importing", "installing packages", … */
-	uint64_t bytes;		/* of file content written so far */
-	uint64_t entries;	/* files, folders, links … so far */
+	const char *phase; /* "importing", "installing packages", … */
+	uint64_t bytes;    /* of file content written so far */
+	uint64_t entries;  /* files, folders, links … so far */
 };
 
 typedef void (*image_progress_fn)(void *arg, const struct image_progress *progress);
 
 /* What all ways to make an image take. All zero is a good default. */
 struct image_options {
-	uint64_t size;			/* bytes of the disk, rounded up to MiB; 0: chosen for the content */
-	bool replace;			/* an image of that name may be there, and is replaced when unused */
-	image_users_fn users;		/* asked before replacing; may be NULL */
+	uint64_t size;        /* bytes of the disk, rounded up to MiB; 0: chosen for the content */
+	bool replace;         /* an image of that name may be there, and is replaced when unused */
+	image_users_fn users; /* asked before replacing; may be NULL */
 	void *users_arg;
-	image_progress_fn progress;	/* called often, from the calling thread; may be NULL */
+	image_progress_fn progress; /* called often, from the calling thread; may be NULL */
 	void *progress_arg;
-	const volatile sig_atomic_t *cancel;	/* non-zero: stop soon, clean up, fail; may be NULL */
+	const volatile sig_atomic_t *cancel; /* non-zero: stop soon, clean up, fail; may be NULL */
 };
 
 /*
@@ -105,21 +112,23 @@ struct image_options {
  * extended attributes are kept. A hostile or damaged archive is refused, and
  * the error names the entry. After any failure nothing is left behind.
  */
-int image_import(const char *name, const char *archive, const struct image_options *options, struct error *err);
+int image_import(const char *name, const char *archive, const struct image_options *options,
+		 struct error *err);
 
 /* Makes image `name` of the host's busybox-static, without network; a second's work. */
 int image_build_tiny(const char *name, const struct image_options *options, struct error *err);
 
 /* What image_build_debian() takes beyond the common options. */
 struct image_debian {
-	const char *suite;	/* "bookworm", "trixie"; NULL: told by the name ("debian-12") */
-	const struct strv *include;	/* further packages; an item may hold several, comma-separated; may be NULL */
-	const char *mirror;	/* URI; NULL: what the host's apt uses */
-	bool verbose;		/* what the tools print is shown instead of kept for a failure */
+	const char *suite; /* "bookworm", "trixie"; NULL: told by the name ("debian-12") */
+	const struct strv
+		*include;   /* further packages; an item may hold several, comma-separated; may be NULL */
+	const char *mirror; /* URI; NULL: what the host's apt uses */
+	bool verbose;       /* what the tools print is shown instead of kept for a failure */
 };
 
 /* Makes image `name` of Debian packages through mmdebstrap, never as root on the host unless root calls. */
-int image_build_debian(const char *name, const struct image_debian *debian, const struct image_options *options,
-		       struct error *err);
+int image_build_debian(const char *name, const struct image_debian *debian,
+		       const struct image_options *options, struct error *err);
 
 #endif

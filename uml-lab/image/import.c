@@ -14,7 +14,7 @@
 #define RELEASE_SIZE_MAX 8192
 
 /* What a kernel, or our stage-0, would start. */
-static const char *const inits[] = { "/sbin/init", "/etc/init", "/bin/init", "/init", "/bin/sh" };
+static const char *const inits[] = {"/sbin/init", "/etc/init", "/bin/init", "/init", "/bin/sh"};
 
 /* The value of KEY="…" in an os-release file, cut at `size`; "" when it is not there. */
 static void release_value(const char *text, const char *key, char *value, size_t size)
@@ -71,7 +71,8 @@ int image_describe(struct image_fs *fs, json_t *meta, struct error *err)
 	return 0;
 }
 
-/* Compressed archives unpack to some four times their size; twice that again is for working in. Sparse, so free. */
+/* Compressed archives unpack to some four times their size; twice that again is for working in. Sparse, so
+ * free. */
 static uint64_t choose_size(int fd)
 {
 	struct stat st;
@@ -88,21 +89,24 @@ static int import_fd(struct image_draft *draft, int fd, const char *source, json
 	int result = -1;
 
 	if (fs && !image_archive_extract_fd(fd, source, fs, draft->options, err))
-		result = image_fs_finish(fs, err) ? error_prefix(err, "%s", source) : image_describe(fs, meta, err);
+		result = image_fs_finish(fs, err) ? error_prefix(err, "%s", source)
+						  : image_describe(fs, meta, err);
 	image_fs_close(fs);
 	return result;
 }
 
 static int open_archive(const char *archive, struct error *err)
 {
-	int fd = str_eq(archive, "-") ? fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3) : open(archive, O_RDONLY | O_CLOEXEC);
+	int fd = str_eq(archive, "-") ? fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3)
+				      : open(archive, O_RDONLY | O_CLOEXEC);
 
 	if (fd < 0 && errno == ENOENT)
 		return error_set(err, ERROR_NOT_FOUND, "no such archive: %s", archive);
 	return fd < 0 ? error_errno(err, errno, "%s", archive) : fd;
 }
 
-int image_import(const char *name, const char *archive, const struct image_options *options, struct error *err)
+int image_import(const char *name, const char *archive, const struct image_options *options,
+		 struct error *err)
 {
 	cleanup_draft struct image_draft draft = IMAGE_DRAFT_INIT;
 	cleanup_json json_t *meta = NULL;
@@ -113,7 +117,9 @@ int image_import(const char *name, const char *archive, const struct image_optio
 	if (fd < 0)
 		return -1;
 	meta = json_pack("{s:s, s:s}", "kind", "import", "source",
-			 is_stdin ? "standard input" : base ? base + 1 : archive);
+			 is_stdin ? "standard input"
+			 : base   ? base + 1
+				  : archive);
 	if (!meta)
 		return error_set(err, ERROR_FAILED, "%s: the name is not UTF-8", archive);
 	if (image_draft_begin(&draft, name, choose_size(fd), 0, options, err) ||

@@ -2,7 +2,8 @@
  * mmdebstrap makes a root file system of packages and writes it as a tar
  * archive. How it acts as root without being it depends on what is there:
  * root calls it plainly; with newuidmap and sub-ids it uses a user namespace;
- * else fakechroot and fakeroot, which need no right at all.
+ * else fakechroot and fakeroot, which need no right at all but can only make
+ * the host's own release.
  *
  * It runs in a session of its own under a small shell, which passes SIGTERM on
  * to every process in it and waits until they have cleaned up. The shell gets
@@ -23,13 +24,16 @@
 
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/base/file.h"
+#include "uml-lab/image/apt.h"
 #include "uml-lab/image/image_internal.h"
 
-#define LOG_SIZE_MAX (4 * IMAGE_MIB)
-#define PROXY_TEXT_MAX 16384
+#define LOG_SIZE_MAX          (4 * IMAGE_MIB)
+#define PROXY_TEXT_MAX        16384
 #define APT_CONFIG_TIMEOUT_MS 10000
-#define CLEAN_UP_MS 20000
-#define LOOK_MS 250
+#define CLEAN_UP_MS           20000
+#define LOOK_MS               250
+#define WORDS_LINES           8
+#define WORDS_LENGTH          200
 
 /* $0 is the sources file, "$@" the command. */
 static const char guard[] = "trap 'trap \"\" TERM; kill -TERM -$$' TERM\n"
@@ -58,7 +62,8 @@ static bool has_range(const char *file)
 	if (!user || file_read_all(file, IMAGE_MIB, &text, &length, NULL))
 		return false;
 	snprintf(by_id, sizeof(by_id), "%u", (unsigned int)user->pw_uid);
-	for (char *save = NULL, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+	for (char *save = NULL, *line = strtok_r(text, "\n", &save); line;
+	     line = strtok_r(NULL, "\n", &save)) {
 		line[strcspn(line, ":")] = '\0';
 		if (str_eq(line, user->pw_name) || str_eq(line, by_id))
 			return true;
@@ -76,17 +81,40 @@ static bool has_user_namespaces(void)
 	return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
 }
 
-static const char *choose_mode(struct error *err)
+/*
+ * fakechroot runs the image's programs with the host's dynamic loader and a
+ * library built for the host's libc: only the host's own release works so.
+ */
+static bool can_fake(const char *suite)
+{
+	cleanup_free char *host = apt_host_suite();
+
+	return str_eq(host, suite) && has_program("fakechroot") && has_program("fakeroot");
+}
+
+static const char *choose_mode(const char *suite, struct error *err)
 {
 	if (geteuid() == 0)
 		return "root";
 	if (has_program("newuidmap") && has_program("newgidmap") && has_range("/etc/subuid") &&
 	    has_range("/etc/subgid") && has_user_namespaces())
 		return "unshare";
-	if (has_program("fakechroot") && has_program("fakeroot"))
+	if (can_fake(suite))
 		return "fakechroot";
-	error_set(err, ERROR_FAILED, "building a Debian image without being root needs fakechroot and fakeroot");
-	error_hint(err, "apt install fakechroot fakeroot");
+	if (!has_user_namespaces()) {
+		error_set(err, ERROR_FAILED,
+			  "building %s needs user namespaces, which this host forbids, or, for the host's "
+			  "own release, "
+			  "fakechroot",
+			  suite);
+		error_hint(err, "apt install fakechroot fakeroot");
+	} else {
+		error_set(err, ERROR_FAILED,
+			  "building %s needs newuidmap and a range of ids for you in /etc/subuid and "
+			  "/etc/subgid",
+			  suite);
+		error_hint(err, "apt install uidmap");
+	}
 	return NULL;
 }
 
@@ -95,12 +123,13 @@ static const char *choose_mode(struct error *err)
 /* The host's apt may reach its mirror through a proxy: mmdebstrap's apt shall, too. */
 static int add_proxies(struct strv *argv, struct error *err)
 {
-	const char *const dump[] = { "apt-config", "dump", "--format", "%f \"%v\";%n", "Acquire", NULL };
-	struct child_spec spec = { .argv = dump, .null_stdin = true, .death_signal = SIGKILL };
+	const char *const dump[] = {"apt-config", "dump", "--format", "%f \"%v\";%n", "Acquire", NULL};
+	struct child_spec spec = {.argv = dump, .null_stdin = true, .death_signal = SIGKILL};
 	cleanup_free char *text = NULL;
 	int status;
 
-	if (child_capture(&spec, APT_CONFIG_TIMEOUT_MS, PROXY_TEXT_MAX, false, &text, &status, NULL) || status)
+	if (child_capture(&spec, APT_CONFIG_TIMEOUT_MS, PROXY_TEXT_MAX, false, &text, &status, NULL) ||
+	    status)
 		return 0;
 	for (char *save = NULL, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
 		if ((str_starts(line, "Acquire::http::") || str_starts(line, "Acquire::https::")) &&
@@ -113,14 +142,16 @@ static int arguments(struct strv *argv, const char *mode, const char *suite, con
 		     const char *sources_path, struct error *err)
 {
 	cleanup_free char *program = image_program("mmdebstrap", "mmdebstrap", err);
-	const char *const start[] = { "sh", "-c", guard, sources_path, program, "--variant=minbase", "--format=tar",
-				      "--dpkgopt=force-unsafe-io" };
+	const char *const start[] = {"sh",           "-c",
+				     guard,          sources_path,
+				     program,        "--variant=minbase",
+				     "--format=tar", "--dpkgopt=force-unsafe-io"};
 	int result = program ? 0 : -1;
 
 	for (size_t i = 0; !result && i < ARRAY_SIZE(start); i++)
 		result = strv_add(argv, start[i], err);
-	if (result || strv_addf(argv, err, "--mode=%s", mode) || strv_addf(argv, err, "--include=%s", packages) ||
-	    add_proxies(argv, err))
+	if (result || strv_addf(argv, err, "--mode=%s", mode) ||
+	    strv_addf(argv, err, "--include=%s", packages) || add_proxies(argv, err))
 		return -1;
 	/* The archive to standard output, the sources from standard input. */
 	return strv_add(argv, suite, err) || strv_add(argv, "-", err) || strv_add(argv, "-", err) ? -1 : 0;
@@ -151,7 +182,7 @@ static int spawn(struct mmdebstrap *m, const struct strv *argv, const struct str
 	if (null < 0 || (m->log && log < 0) || pipe2(ends, O_CLOEXEC))
 		return error_errno(err, errno, "starting mmdebstrap");
 	m->output = ends[0];
-	const struct child_fd fds[] = { { null, 0 }, { ends[1], 1 }, { m->log ? log : STDERR_FILENO, 2 } };
+	const struct child_fd fds[] = {{null, 0}, {ends[1], 1}, {m->log ? log : STDERR_FILENO, 2}};
 	const struct child_spec spec = {
 		.argv = (const char *const *)argv->items,
 		.env = (const char *const *)env->items,
@@ -171,7 +202,7 @@ int mmdebstrap_start(struct mmdebstrap *m, const char *suite, const char *packag
 {
 	cleanup_strv struct strv argv = STRV_INIT, env = STRV_INIT;
 	cleanup_free char *sources_path = file_join(err, work, "sources.list");
-	const char *mode = choose_mode(err);
+	const char *mode = choose_mode(suite, err);
 
 	m->options = options;
 	if (!sources_path || !mode || file_write_atomic(sources_path, sources, strlen(sources), 0600, err) ||
@@ -189,17 +220,19 @@ int mmdebstrap_start(struct mmdebstrap *m, const char *suite, const char *packag
 static const struct {
 	const char *words, *phase;
 } phases[] = {
-	{ "I: running apt-get update", "reading package lists" },
-	{ "I: downloading packages", "downloading packages" },
-	{ "I: extracting archives", "unpacking packages" },
-	{ "I: installing essential", "installing essential packages" },
-	{ "I: installing remaining", "installing packages" },
-	{ "I: cleaning package lists", "cleaning up" },
+	{"I: running apt-get update", "reading package lists"},
+	{"I: downloading packages", "downloading packages"},
+	{"I: extracting archives", "unpacking packages"},
+	{"I: installing essential", "installing essential packages"},
+	{"I: installing remaining", "installing packages"},
+	{"I: cleaning package lists", "cleaning up"},
+	{"I: creating tarball", "importing"},
+	{"I: removing tempdir", "cleaning up"},
 };
 
 static void tell_phase(const struct mmdebstrap *m)
 {
-	struct image_progress progress = { .phase = "starting mmdebstrap" };
+	struct image_progress progress = {.phase = "starting mmdebstrap"};
 	cleanup_free char *text = NULL;
 	size_t length;
 
@@ -213,7 +246,7 @@ static void tell_phase(const struct mmdebstrap *m)
 
 int mmdebstrap_wait(struct mmdebstrap *m, struct error *err)
 {
-	struct pollfd output = { .fd = m->output, .events = POLLIN };
+	struct pollfd output = {.fd = m->output, .events = POLLIN};
 	int ready;
 
 	do {
@@ -225,24 +258,43 @@ int mmdebstrap_wait(struct mmdebstrap *m, struct error *err)
 	return ready < 0 ? error_errno(err, errno, "waiting for mmdebstrap") : 0;
 }
 
-/* Its errors ("E: …"), else its last words. */
+/* Its last words, without what it tells of its progress; it quotes whole command lines, which are cut. */
 static void quote_log(const struct mmdebstrap *m, char *out, size_t size)
 {
+	const char *lines[WORDS_LINES] = {NULL};
 	cleanup_free char *text = NULL;
-	size_t length = 0, n = 0;
-	const char *last;
+	size_t length, n = 0, count = 0;
 
 	*out = '\0';
 	if (!m->log || file_read_all(m->log, LOG_SIZE_MAX, &text, &length, NULL))
 		return;
-	for (const char *line = text; line && n + 1 < size; line = strchr(line, '\n')) {
-		line += *line == '\n';
-		if (str_starts(line, "E: "))
-			n += (size_t)snprintf(out + n, size - n, "\n  %.*s", (int)strcspn(line, "\n"), line);
-	}
-	last = length > size / 2 ? text + length - size / 2 : text;
-	if (!n)
-		snprintf(out, size, "\n%s", last);
+	for (char *save = NULL, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+		if (!str_starts(line, "I: "))
+			lines[count++ % WORDS_LINES] = line;
+	for (size_t i = count > WORDS_LINES ? count - WORDS_LINES : 0; i < count && n < size; i++)
+		n += (size_t)snprintf(out + n, size - n, "\n  %.*s", WORDS_LENGTH, lines[i % WORDS_LINES]);
+}
+
+bool mmdebstrap_broke_off(const struct mmdebstrap *m)
+{
+	struct pollfd output = {.fd = m->output, .events = POLLIN};
+
+	/* The guard keeps the pipe open until everything has ended. */
+	return poll(&output, 1, 0) == 1 && !(output.revents & POLLIN);
+}
+
+/* Reads what may follow the archive's end, until everything has ended. */
+static int drain(struct mmdebstrap *m, struct error *err)
+{
+	char padding[16384];
+	ssize_t n;
+
+	do {
+		if (mmdebstrap_wait(m, err))
+			return -1;
+		n = read(m->output, padding, sizeof(padding));
+	} while (n > 0 || (n < 0 && errno == EINTR));
+	return n < 0 ? error_errno(err, errno, "reading from mmdebstrap") : 0;
 }
 
 int mmdebstrap_finish(struct mmdebstrap *m, struct error *err)
@@ -250,16 +302,15 @@ int mmdebstrap_finish(struct mmdebstrap *m, struct error *err)
 	char how[64], words[2048];
 	int status;
 
-	if (m->output >= 0)
-		close(m->output);
-	m->output = -1;
+	if (drain(m, err))
+		return -1;
 	if (child_wait(&m->child, CLEAN_UP_MS, &status, err))
 		return error_prefix(err, "mmdebstrap");
 	if (!status)
 		return 0;
 	quote_log(m, words, sizeof(words));
-	return error_set(err, ERROR_FAILED, "mmdebstrap %s%s%s", child_describe_status(status, how, sizeof(how)),
-			 *words ? ":" : "", words);
+	return error_set(err, ERROR_FAILED, "mmdebstrap %s%s%s",
+			 child_describe_status(status, how, sizeof(how)), *words ? ":" : "", words);
 }
 
 void mmdebstrap_end(struct mmdebstrap *m)

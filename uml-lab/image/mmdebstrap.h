@@ -7,12 +7,15 @@
 
 struct mmdebstrap {
 	struct child child;
-	int output;		/* the tar archive comes here */
-	char *log;		/* the file its messages go to; NULL when they are shown */
+	int output; /* the tar archive comes here */
+	char *log;  /* the file its messages go to; NULL when they are shown */
 	const struct image_options *options;
 };
 
-#define MMDEBSTRAP_INIT { .child = CHILD_INIT, .output = -1 }
+#define MMDEBSTRAP_INIT                                                                                      \
+	{                                                                                                    \
+		.child = CHILD_INIT, .output = -1                                                            \
+	}
 #define cleanup_mmdebstrap __attribute__((cleanup(mmdebstrap_end)))
 
 /*
@@ -26,7 +29,10 @@ int mmdebstrap_start(struct mmdebstrap *m, const char *suite, const char *packag
 /* Tells phases until the archive begins to come, or it ended. -1 when the person wants to stop. */
 int mmdebstrap_wait(struct mmdebstrap *m, struct error *err);
 
-/* Waits for its end. -1 with its own words when it failed; also replaces an error that its failure led to. */
+/* Whether it has ended and all it wrote was read: then a broken archive is its failure. */
+bool mmdebstrap_broke_off(const struct mmdebstrap *m);
+
+/* Waits for its end. -1 with its own words when it failed. */
 int mmdebstrap_finish(struct mmdebstrap *m, struct error *err);
 
 /* Stops it with all it started, and waits until it has cleaned up. Fine when it has ended. */

@@ -37,7 +37,8 @@ const char *image_meta(const struct image *image, const char *key)
 	return text ? text : "";
 }
 
-/* COW files of all versions begin with this word, whose byte order differs in version 1 (uml-facts.md, "COW file"). */
+/* COW files of all versions begin with this word, whose byte order differs in version 1 (uml-facts.md, "COW
+ * file"). */
 static bool is_cow(const unsigned char *start, size_t length)
 {
 	return length >= 4 && (!memcmp(start, "OOOM", 4) || !memcmp(start, "MOOO", 4));
@@ -120,7 +121,8 @@ static int list_folder(const char *folder, struct image_list *list, struct error
 	struct image *items;
 
 	while (dir && (entry = readdir(dir))) {
-		cleanup_free char *name = name_of(entry->d_name), *path = file_join(err, folder, entry->d_name);
+		cleanup_free char *name = name_of(entry->d_name),
+				  *path = file_join(err, folder, entry->d_name);
 
 		if (!path)
 			return -1;
@@ -184,7 +186,8 @@ static int hint_nearest(const char *name, struct error *err)
 	nearest = names ? str_nearest(name, names) : NULL;
 	if (nearest)
 		return error_hint(err, "did you mean %s?", nearest);
-	return error_hint(err, "uml-lab image list shows the images there are, uml-lab image build makes one");
+	return error_hint(err,
+			  "uml-lab image list shows the images there are, uml-lab image build makes one");
 }
 
 int image_find(const char *what, struct image *out, struct error *err)
@@ -211,8 +214,7 @@ json_t *image_to_json(const struct image *image, struct error *err)
 {
 	json_t *object = json_copy(image->meta);
 
-	if (!object ||
-	    (image->name && json_object_set_new(object, "name", json_string(image->name))) ||
+	if (!object || (image->name && json_object_set_new(object, "name", json_string(image->name))) ||
 	    json_object_set_new(object, "path", json_string(image->path)) ||
 	    json_object_set_new(object, "layer", json_boolean(image->is_layer)) ||
 	    json_object_set_new(object, "size", json_integer((json_int_t)image->size)) ||

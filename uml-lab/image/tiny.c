@@ -19,18 +19,18 @@
 #include "uml-lab/image/files.h"
 #include "uml-lab/image/image_internal.h"
 
-#define TINY_SIZE (64 * IMAGE_MIB)
-#define BUSYBOX_PACKAGE "busybox-static"
-#define BUSYBOX_SIZE_MAX (16 * IMAGE_MIB)
+#define TINY_SIZE          (64 * IMAGE_MIB)
+#define BUSYBOX_PACKAGE    "busybox-static"
+#define BUSYBOX_SIZE_MAX   (16 * IMAGE_MIB)
 #define BUSYBOX_TIMEOUT_MS 10000
-#define APPLETS_TEXT_MAX 65536
+#define APPLETS_TEXT_MAX   65536
 
 struct busybox {
 	char *path;
-	void *program;		/* mapped */
+	void *program; /* mapped */
 	size_t size;
 	time_t mtime;
-	struct strv applets;	/* "usr/bin/awk" */
+	struct strv applets; /* "usr/bin/awk" */
 };
 
 static void busybox_release(struct busybox *b)
@@ -52,7 +52,8 @@ static bool is_static(const void *program, size_t size)
 	    header->e_phoff > size || (size - header->e_phoff) / sizeof(segment) < header->e_phnum)
 		return false;
 	for (size_t i = 0; i < header->e_phnum; i++) {
-		memcpy(&segment, (const char *)program + header->e_phoff + i * sizeof(segment), sizeof(segment));
+		memcpy(&segment, (const char *)program + header->e_phoff + i * sizeof(segment),
+		       sizeof(segment));
 		if (segment.p_type == PT_INTERP)
 			return false;
 	}
@@ -83,8 +84,8 @@ static int map_busybox(struct busybox *b, struct error *err)
 
 static int list_applets(struct busybox *b, struct error *err)
 {
-	const char *const argv[] = { b->path, "--list-full", NULL };
-	struct child_spec spec = { .argv = argv, .null_stdin = true, .death_signal = SIGKILL };
+	const char *const argv[] = {b->path, "--list-full", NULL};
+	struct child_spec spec = {.argv = argv, .null_stdin = true, .death_signal = SIGKILL};
 	cleanup_free char *text = NULL;
 	char how[64];
 	int status;
@@ -100,7 +101,8 @@ static int list_applets(struct busybox *b, struct error *err)
 	return 0;
 }
 
-static int fill(struct image_fs *fs, const struct busybox *b, const struct image_options *options, struct error *err)
+static int fill(struct image_fs *fs, const struct busybox *b, const struct image_options *options,
+		struct error *err)
 {
 	static const struct image_file program = IMAGE_FILE("bin/busybox", 0755, "");
 
@@ -132,7 +134,7 @@ static int write_image(struct image_draft *draft, const struct busybox *b, json_
 int image_build_tiny(const char *name, const struct image_options *options, struct error *err)
 {
 	cleanup_draft struct image_draft draft = IMAGE_DRAFT_INIT;
-	cleanup_with(busybox_release) struct busybox b = { 0 };
+	cleanup_with(busybox_release) struct busybox b = {0};
 	cleanup_json json_t *meta = NULL;
 
 	b.path = image_program("busybox", BUSYBOX_PACKAGE, err);
@@ -141,7 +143,8 @@ int image_build_tiny(const char *name, const struct image_options *options, stru
 	meta = json_pack("{s:s, s:s}", "kind", "tiny", "source", b.path);
 	if (!meta)
 		return error_oom(err);
-	if (image_draft_begin(&draft, name, TINY_SIZE, b.mtime, options, err) || write_image(&draft, &b, meta, err))
+	if (image_draft_begin(&draft, name, TINY_SIZE, b.mtime, options, err) ||
+	    write_image(&draft, &b, meta, err))
 		return -1;
 	return image_draft_publish(&draft, meta, err);
 }

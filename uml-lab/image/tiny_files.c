@@ -34,37 +34,39 @@ static const char inittab[] = "::sysinit:/etc/init.d/rcS\n"
 			      "::ctrlaltdel:/sbin/poweroff\n"
 			      "::shutdown:/bin/umount -a -r\n";
 
-static const char profile[] = "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
-			      "export USER=\"${USER:-root}\" PAGER=less EDITOR=vi\n"
-			      "[ \"$(id -u)\" = 0 ] && export HOME=/root\n"
-			      "[ \"$PWD\" = / ] && cd\n"
-			      "if [ \"$(id -u)\" = 0 ]; then PS1='\\u@\\h:\\w# '; else PS1='\\u@\\h:\\w$ '; fi\n"
-			      "alias ll='ls -l'\n"
-			      "for file in /etc/profile.d/*.sh; do\n"
-			      "\t[ -r \"$file\" ] && . \"$file\"\n"
-			      "done\n"
-			      "unset file\n";
+static const char profile[] =
+	"export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
+	"export USER=\"${USER:-root}\" PAGER=less EDITOR=vi\n"
+	"[ \"$(id -u)\" = 0 ] && export HOME=/root\n"
+	"[ \"$PWD\" = / ] && cd\n"
+	"if [ \"$(id -u)\" = 0 ]; then PS1='\\u@\\h:\\w# '; else PS1='\\u@\\h:\\w$ '; fi\n"
+	"alias ll='ls -l'\n"
+	"for file in /etc/profile.d/*.sh; do\n"
+	"\t[ -r \"$file\" ] && . \"$file\"\n"
+	"done\n"
+	"unset file\n";
 
 /* What udhcpc calls: sets address, routes and name servers. */
-static const char dhcp_script[] = "#!/bin/sh\n"
-				  "case \"$1\" in\n"
-				  "deconfig)\n"
-				  "\tip -4 addr flush dev \"$interface\"\n"
-				  "\tip link set \"$interface\" up\n"
-				  "\t;;\n"
-				  "bound|renew)\n"
-				  "\tip -4 addr flush dev \"$interface\"\n"
-				  "\tip addr add \"$ip/${mask:-24}\" ${broadcast:+broadcast \"$broadcast\"} dev \"$interface\"\n"
-				  "\tfor gateway in $router; do\n"
-				  "\t\tip route replace default via \"$gateway\" dev \"$interface\"\n"
-				  "\tdone\n"
-				  "\t[ -z \"$dns\" ] && exit 0\n"
-				  "\t{\n"
-				  "\t\t[ -z \"$domain\" ] || echo \"search $domain\"\n"
-				  "\t\tfor server in $dns; do echo \"nameserver $server\"; done\n"
-				  "\t} > /etc/resolv.conf\n"
-				  "\t;;\n"
-				  "esac\n";
+static const char dhcp_script[] =
+	"#!/bin/sh\n"
+	"case \"$1\" in\n"
+	"deconfig)\n"
+	"\tip -4 addr flush dev \"$interface\"\n"
+	"\tip link set \"$interface\" up\n"
+	"\t;;\n"
+	"bound|renew)\n"
+	"\tip -4 addr flush dev \"$interface\"\n"
+	"\tip addr add \"$ip/${mask:-24}\" ${broadcast:+broadcast \"$broadcast\"} dev \"$interface\"\n"
+	"\tfor gateway in $router; do\n"
+	"\t\tip route replace default via \"$gateway\" dev \"$interface\"\n"
+	"\tdone\n"
+	"\t[ -z \"$dns\" ] && exit 0\n"
+	"\t{\n"
+	"\t\t[ -z \"$domain\" ] || echo \"search $domain\"\n"
+	"\t\tfor server in $dns; do echo \"nameserver $server\"; done\n"
+	"\t} > /etc/resolv.conf\n"
+	"\t;;\n"
+	"esac\n";
 
 static const char passwd[] = "root:x:0:0:root:/root:/bin/sh\n"
 			     "daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n"
@@ -75,18 +77,22 @@ static const char shadow[] = "root:*:19700:0:99999:7:::\n"
 			     "daemon:*:19700:0:99999:7:::\n"
 			     "nobody:*:19700:0:99999:7:::\n";
 
-static const char group[] = "root:x:0:\ndaemon:x:1:\nsys:x:3:\nadm:x:4:\ntty:x:5:\ndisk:x:6:\nwheel:x:10:\nusers:x:100:\n"
-			    "nogroup:x:65534:\n";
+static const char group[] =
+	"root:x:0:\ndaemon:x:1:\nsys:x:3:\nadm:x:4:\ntty:x:5:\ndisk:x:6:\nwheel:x:10:\nusers:x:100:\n"
+	"nogroup:x:65534:\n";
 
-static const char services[] = "echo 7/tcp\necho 7/udp\ndiscard 9/tcp\ndiscard 9/udp\nftp 21/tcp\nssh 22/tcp\n"
-			       "telnet 23/tcp\nsmtp 25/tcp\ndomain 53/tcp\ndomain 53/udp\nbootps 67/udp\n"
-			       "bootpc 68/udp\ntftp 69/udp\nhttp 80/tcp\npop3 110/tcp\nntp 123/udp\nimap2 143/tcp\n"
-			       "snmp 161/udp\nhttps 443/tcp\nsyslog 514/udp\n";
+static const char services[] =
+	"echo 7/tcp\necho 7/udp\ndiscard 9/tcp\ndiscard 9/udp\nftp 21/tcp\nssh 22/tcp\n"
+	"telnet 23/tcp\nsmtp 25/tcp\ndomain 53/tcp\ndomain 53/udp\nbootps 67/udp\n"
+	"bootpc 68/udp\ntftp 69/udp\nhttp 80/tcp\npop3 110/tcp\nntp 123/udp\nimap2 143/tcp\n"
+	"snmp 161/udp\nhttps 443/tcp\nsyslog 514/udp\n";
 
-static const char protocols[] = "ip 0 IP\nicmp 1 ICMP\nigmp 2 IGMP\ntcp 6 TCP\nudp 17 UDP\ngre 47 GRE\nesp 50 IPSEC-ESP\n"
-				"ospf 89 OSPFIGP\nipv6-icmp 58 IPv6-ICMP\n";
+static const char protocols[] =
+	"ip 0 IP\nicmp 1 ICMP\nigmp 2 IGMP\ntcp 6 TCP\nudp 17 UDP\ngre 47 GRE\nesp 50 IPSEC-ESP\n"
+	"ospf 89 OSPFIGP\nipv6-icmp 58 IPv6-ICMP\n";
 
-static const char os_release[] = "NAME=\"uml-lab tiny\"\nID=uml-lab-tiny\nPRETTY_NAME=\"uml-lab tiny (busybox)\"\n";
+static const char os_release[] =
+	"NAME=\"uml-lab tiny\"\nID=uml-lab-tiny\nPRETTY_NAME=\"uml-lab tiny (busybox)\"\n";
 
 const struct image_file tiny_files[] = {
 	IMAGE_FOLDER(".", 0755),
@@ -104,7 +110,8 @@ const struct image_file tiny_files[] = {
 	IMAGE_FILE("etc/shells", 0644, "/bin/sh\n/bin/ash\n"),
 	IMAGE_FILE("etc/hostname", 0644, "tiny\n"),
 	IMAGE_FILE("etc/hosts", 0644, "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"),
-	IMAGE_FILE("etc/fstab", 0644, "# The root disk is mounted before init runs; further disks may be listed here.\n"),
+	IMAGE_FILE("etc/fstab", 0644,
+		   "# The root disk is mounted before init runs; further disks may be listed here.\n"),
 	IMAGE_FILE("etc/inittab", 0644, inittab),
 	IMAGE_FOLDER("etc/init.d", 0755),
 	IMAGE_FILE("etc/init.d/rcS", 0755, rc_script),

@@ -28,7 +28,7 @@ static size_t bucket_of(const struct image_tree *tree, const struct image_node *
 
 int image_tree_init(struct image_tree *tree, uint32_t root_inode, uint8_t root_type, struct error *err)
 {
-	struct image_tree t = { .bucket_count = FIRST_BUCKETS };
+	struct image_tree t = {.bucket_count = FIRST_BUCKETS};
 
 	/* A missing seed only makes collisions easier to provoke. */
 	if (getrandom(&t.seed, sizeof(t.seed), GRND_NONBLOCK) != sizeof(t.seed))
@@ -58,16 +58,17 @@ void image_tree_free(struct image_tree *tree)
 	}
 	free(tree->buckets);
 	free(tree->root);
-	*tree = (struct image_tree){ 0 };
+	*tree = (struct image_tree){0};
 }
 
-struct image_node *image_tree_find(const struct image_tree *tree, const struct image_node *parent, const char *name,
-				   size_t length)
+struct image_node *image_tree_find(const struct image_tree *tree, const struct image_node *parent,
+				   const char *name, size_t length)
 {
 	struct image_node *node = tree->buckets[bucket_of(tree, parent, name, length)];
 
 	for (; node; node = node->hash_next)
-		if (node->parent == parent && node->name_length == length && !memcmp(node->name, name, length))
+		if (node->parent == parent && node->name_length == length &&
+		    !memcmp(node->name, name, length))
 			return node;
 	return NULL;
 }
@@ -128,7 +129,8 @@ struct image_node *image_tree_add(struct image_tree *tree, struct image_node *pa
 
 void image_tree_remove(struct image_tree *tree, struct image_node *node)
 {
-	struct image_node **link = &tree->buckets[bucket_of(tree, node->parent, node->name, node->name_length)];
+	struct image_node **link =
+		&tree->buckets[bucket_of(tree, node->parent, node->name, node->name_length)];
 
 	while (*link != node)
 		link = &(*link)->hash_next;

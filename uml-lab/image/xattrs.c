@@ -18,9 +18,9 @@ static const struct {
 	int tag;
 	uint16_t linux_tag;
 } tags[] = {
-	{ ARCHIVE_ENTRY_ACL_USER_OBJ, ACL_USER_OBJ }, { ARCHIVE_ENTRY_ACL_USER, ACL_USER },
-	{ ARCHIVE_ENTRY_ACL_GROUP_OBJ, ACL_GROUP_OBJ }, { ARCHIVE_ENTRY_ACL_GROUP, ACL_GROUP },
-	{ ARCHIVE_ENTRY_ACL_MASK, ACL_MASK }, { ARCHIVE_ENTRY_ACL_OTHER, ACL_OTHER },
+	{ARCHIVE_ENTRY_ACL_USER_OBJ, ACL_USER_OBJ},   {ARCHIVE_ENTRY_ACL_USER, ACL_USER},
+	{ARCHIVE_ENTRY_ACL_GROUP_OBJ, ACL_GROUP_OBJ}, {ARCHIVE_ENTRY_ACL_GROUP, ACL_GROUP},
+	{ARCHIVE_ENTRY_ACL_MASK, ACL_MASK},           {ARCHIVE_ENTRY_ACL_OTHER, ACL_OTHER},
 };
 
 static uint16_t linux_tag(int tag)
@@ -55,7 +55,7 @@ static int add(struct image_xattrs *x, const char *name, const void *value, size
 		}
 		x->items = items;
 	}
-	x->items[x->count++] = (struct image_xattr){ name, value, length };
+	x->items[x->count++] = (struct image_xattr){name, value, length};
 	return 0;
 }
 
@@ -81,7 +81,8 @@ static int add_acl(struct image_xattrs *x, struct archive_entry *e, int kind, vo
 	*out = header;
 	header->a_version = htole32(POSIX_ACL_XATTR_VERSION);
 	entries = (struct posix_acl_xattr_entry *)(header + 1);
-	while (n < count + 3 && archive_entry_acl_next(e, kind, &type, &permset, &tag, &id, &who) == ARCHIVE_OK) {
+	while (n < count + 3 &&
+	       archive_entry_acl_next(e, kind, &type, &permset, &tag, &id, &who) == ARCHIVE_OK) {
 		bool named = tag == ARCHIVE_ENTRY_ACL_USER || tag == ARCHIVE_ENTRY_ACL_GROUP;
 
 		if (!linux_tag(tag) || (named && id < 0))
@@ -116,5 +117,5 @@ void image_xattrs_release(struct image_xattrs *x)
 	free(x->items);
 	free(x->acl[0]);
 	free(x->acl[1]);
-	*x = (struct image_xattrs){ 0 };
+	*x = (struct image_xattrs){0};
 }

@@ -13,9 +13,9 @@
 #define IMAGE_ACL_ENTRIES_MAX 500
 
 struct image_xattrs {
-	struct image_xattr *items;	/* names and values belong to the entry, or to acl */
+	struct image_xattr *items; /* names and values belong to the entry, or to acl */
 	size_t count, room;
-	void *acl[2];			/* access, default: encoded */
+	void *acl[2]; /* access, default: encoded */
 };
 
 /* Collects those of an entry; valid until the next call or the entry's end. */
