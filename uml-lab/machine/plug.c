@@ -171,6 +171,19 @@ static void answer(struct supervisor *sv, uint64_t number, const struct netplug_
 		client_answer_done(client);
 }
 
+/* What the lab asked for and is not there: on the console, and told by whoever waits for the machine. */
+static void note_problem(struct supervisor *sv, const struct plug_request *request, const char *text)
+{
+	char *problem = sv->plug.problem;
+	char said[sizeof(sv->plug.problem)];
+
+	snprintf(said, sizeof(said), "network, eth%zu%s%s: %s", request->port, request->spec ? ", forward " : "",
+		 request->spec ? request->spec : "", text);
+	console_note(sv, "%s", said);
+	if (!problem[0])
+		memcpy(problem, said, sizeof(said));
+}
+
 static void take_reply(struct supervisor *sv, uint32_t sequence, const struct netplug_reply *reply)
 {
 	struct plug_request *request = take_request(&sv->plug, sequence);
@@ -181,8 +194,7 @@ static void take_reply(struct supervisor *sv, uint32_t sequence, const struct ne
 		log_warn("uml-netplug, eth%zu%s%s: %s", request->port, request->spec ? ", " : "",
 			 request->spec ? request->spec : "", reply->text);
 		if (!request->client)
-			console_note(sv, "network, eth%zu%s%s: %s", request->port, request->spec ? ", forward " : "",
-				     request->spec ? request->spec : "", reply->text);
+			note_problem(sv, request, reply->text);
 	} else if (request->type == NETPLUG_FORWARD_ADD) {
 		sv->plug.forwarded = true;
 		note_forward(sv, request->port, reply->text, reply->text);

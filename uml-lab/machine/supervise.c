@@ -121,6 +121,9 @@ void supervisor_tell(struct supervisor *sv)
 
 void supervisor_set_state(struct supervisor *sv, enum machine_state state, const char *cause)
 {
+	/* A machine is ready without a forward that could not be made, but that is said. */
+	if (state == MACHINE_READY && !*cause)
+		cause = sv->plug.problem;
 	sv->state = state;
 	snprintf(sv->cause, sizeof(sv->cause), "%s", cause);
 	if (state == MACHINE_READY) {

@@ -129,6 +129,7 @@ struct plug {
 	bool forwarded;			/* forwards are in force: those count now, not the lab's */
 	int quick_deaths;
 	struct strv forwards;		/* of all ports, for reports */
+	char problem[512];		/* the first thing the lab asked for that could not be done: a port taken */
 	char *program;
 };
 
