@@ -18,7 +18,7 @@ at_exit "kill $!"
 wait_until 10 test -s "$T/port"
 PORT=$(cat "$T/port")
 
-fetch() { uml-lab exec net/m -- wget -q -T 5 -O - "http://10.0.2.2:$PORT/"; }
+fetch() { uml-lab exec net/m -- timeout 5 wget -q -O - "http://10.0.2.2:$PORT/"; }
 forwarded() { curl -s -m 5 "http://127.0.0.1:$1/"; }
 
 try_network() { # KERNEL
@@ -42,7 +42,7 @@ try_network() { # KERNEL
 	expect 0 fetch
 	same "$(cat "$T/out")" "hello from the host"
 	# Without host: true the host's loopback is out of reach.
-	expect 1 uml-lab exec net/shut -- wget -q -T 3 -O - "http://10.0.2.2:$PORT/"
+	expect 1 uml-lab exec net/shut -- timeout 5 wget -q -O - "http://10.0.2.2:$PORT/"
 	expect 0 uml-lab exec net/m -- sh -c 'ip -4 addr show eth0; ip route; cat /etc/resolv.conf'
 	says "inet 10.0.2.15/24"
 	says "default via 10.0.2.2"

@@ -72,7 +72,10 @@ int client_error(const struct wire_frame *frame, struct error *err)
 	if (frame->type == FRAME_FAILED)
 		return error_set(err, code >= ERROR_FAILED && code <= ERROR_TIMEOUT ? (enum error_kind)code : ERROR_FAILED,
 				 "%s", text);
-	return error_set(err, ERROR_FAILED, "%s", text);
+	error_set(err, ERROR_FAILED, "%s", text);
+	if (err)
+		err->sys_errno = (int)code;
+	return -1;
 }
 
 int client_send(int control, enum frame_type type, uint32_t channel, const void *payload, size_t length,
