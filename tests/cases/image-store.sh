@@ -43,15 +43,29 @@ expect 4 uml-lab image show "$T/none.img"
 expect 1 uml-lab image show "$T/"
 
 # In use: a session's session.yml names it.
-mkdir -p "$HOME/.local/state/uml-lab/sessions/mine"
-echo "machines: {m: {layers: [\"$images/tiny.img\"]}}" >"$HOME/.local/state/uml-lab/sessions/mine/session.yml"
+session=$HOME/.local/state/uml-lab/sessions/mine
+mkdir -p "$session"
+uses() {
+	cat >"$session/session.yml" <<EOF
+lab: mine
+machines:
+  m: {base: tiny}
+session:
+  name: mine
+  lab-file: $T/lab.yml
+  machines:
+    m:
+      base: {path: "$1", size: 67108864, mtime: 1}
+EOF
+}
+uses "$images/tiny.img"
 expect 5 uml-lab image remove tiny
 says "session mine"
 expect 5 uml-lab image build tiny --replace
 says "session mine"
 expect 0 uml-lab image show tiny
 says "session mine"
-echo "machines: {m: {layers: [\"$images/tiny.img.other\"]}}" >"$HOME/.local/state/uml-lab/sessions/mine/session.yml"
+uses "$images/tiny.img.other"
 expect 0 uml-lab image remove tiny
 same "$(ls -A "$images")" .lock
 

@@ -1,22 +1,16 @@
 /* uml-lab image build|import|list|show|remove */
-#include <dirent.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
 
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/base/cli.h"
-#include "uml-lab/base/dirs.h"
-#include "uml-lab/base/file.h"
 #include "uml-lab/base/loop.h"
 #include "uml-lab/cmd/cmd.h"
 #include "uml-lab/image/image.h"
 
-#define SESSION_FILE_MAX (1024 * 1024)
-#define REDRAW_MS        100
+#define REDRAW_MS 100
 
 /* ---- progress ---- */
 
@@ -69,48 +63,6 @@ static void end_display(const struct display *d)
 		fputs("\r\033[K", stderr);
 }
 
-/* ---- who uses an image: sessions name the layers of their machines in session.yml ---- */
-
-/* Whether the text names that very path, not one that merely begins like it. */
-static bool mentions(const char *text, const char *path)
-{
-	size_t length = strlen(path);
-
-	for (const char *at = text; (at = strstr(at, path)); at += length)
-		if (strchr("\"' \t\r\n,]}#", at[length])) /* also its end */
-			return true;
-	return false;
-}
-
-static int find_users(void *arg, const char *path, struct strv *users, struct error *err)
-{
-	cleanup_free char *state = dirs_state(err),
-			  *sessions = state ? file_join(err, state, "sessions") : NULL;
-	cleanup_dir DIR *dir = sessions ? opendir(sessions) : NULL;
-	struct dirent *entry;
-
-	(void)arg;
-	if (!sessions)
-		return -1;
-	while (dir && (entry = readdir(dir))) {
-		cleanup_free char *file = NULL, *text = NULL;
-		size_t length;
-
-		if (entry->d_name[0] == '.')
-			continue;
-		file = str_printf(err, "%s/%s/session.yml", sessions, entry->d_name);
-		if (!file)
-			return -1;
-		if (!file_exists(file))
-			continue;
-		if (file_read_all(file, SESSION_FILE_MAX, &text, &length, err))
-			return -1;
-		if (mentions(text, path) && strv_addf(users, err, "session %s", entry->d_name))
-			return -1;
-	}
-	return 0;
-}
-
 /* ---- build, import ---- */
 
 struct make_options {
@@ -127,7 +79,7 @@ static struct image_options to_image_options(const struct make_options *o, struc
 	return (struct image_options){
 		.size = o->size,
 		.replace = o->replace,
-		.users = find_users,
+		.users = session_image_users,
 		.progress = show_progress,
 		.progress_arg = d,
 		.cancel = cmd_catch_signals(),
@@ -309,7 +261,7 @@ static int add_users(json_t *object, const char *path, struct error *err)
 
 	if (!array || json_object_set_new(object, "users", array))
 		return error_oom(err);
-	if (find_users(NULL, path, &users, err))
+	if (session_image_users(NULL, path, &users, err))
 		return -1;
 	for (size_t i = 0; i < users.count; i++)
 		if (json_array_append_new(array, json_string(users.items[i])))
@@ -364,7 +316,7 @@ static int run_remove(const void *options, const struct strv *operands, struct e
 {
 	(void)options;
 	for (size_t i = 0; i < operands->count; i++) {
-		if (image_remove(operands->items[i], find_users, NULL, err))
+		if (image_remove(operands->items[i], session_image_users, NULL, err))
 			return -1;
 		if (!cli_quiet)
 			printf("Image %s is removed.\n", operands->items[i]);
