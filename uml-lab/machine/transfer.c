@@ -39,7 +39,8 @@ struct reader {
 static la_ssize_t on_write(struct archive *a, void *arg, const void *data, size_t n)
 {
 	struct writer *writer = arg;
-	ssize_t put = writer->write(writer->arg, data, n, writer->err);
+	/* libarchive may try again after a failure (padding at close): the stream is over then. */
+	ssize_t put = writer->failed ? -1 : writer->write(writer->arg, data, n, writer->err);
 
 	if (put < 0) {
 		writer->failed = true;
@@ -51,7 +52,7 @@ static la_ssize_t on_write(struct archive *a, void *arg, const void *data, size_
 static la_ssize_t on_read(struct archive *a, void *arg, const void **data)
 {
 	struct reader *reader = arg;
-	ssize_t got = reader->read(reader->arg, data, reader->err);
+	ssize_t got = reader->failed ? -1 : reader->read(reader->arg, data, reader->err);
 
 	if (got < 0) {
 		reader->failed = true;
