@@ -30,7 +30,8 @@
 #define LOG_SIZE_MAX          (4 * IMAGE_MIB)
 #define PROXY_TEXT_MAX        16384
 #define APT_CONFIG_TIMEOUT_MS 10000
-#define CLEAN_UP_MS           20000
+/* Removing some 400 MB of small files from a busy disk; cut short, they would stay. */
+#define CLEAN_UP_MS 120000
 #define LOOK_MS               250
 #define WORDS_LINES           8
 #define WORDS_LENGTH          200
@@ -315,11 +316,14 @@ int mmdebstrap_finish(struct mmdebstrap *m, struct error *err)
 
 void mmdebstrap_end(struct mmdebstrap *m)
 {
+	static const struct image_progress cleaning_up = {.phase = "cleaning up"};
 	pid_t session = m->child.pid;
 
 	if (m->output >= 0)
 		close(m->output);
 	if (session > 0) {
+		if (m->options->progress)
+			m->options->progress(m->options->progress_arg, &cleaning_up);
 		child_end(&m->child, CLEAN_UP_MS);
 		kill(-session, SIGKILL);
 	}
