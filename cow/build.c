@@ -61,7 +61,7 @@ int cow_build_finish(struct cow_build *b, const struct cow_file *old, bool repla
 		if (futimens(b->temp.fd, times))
 			return error_errno(err, errno, "cannot set the time of %s", b->temp.path);
 	}
-	return cow_temp_publish(&b->temp, replace, err);
+	return cow_temp_publish(&b->temp, replace, true, err);
 }
 
 void cow_build_drop(struct cow_build *b)

@@ -109,7 +109,7 @@ static int to_qcow2(const struct options *o, const char *in, const char *out, st
 	cleanup_with(remove_file) char *raw = chain ? scratch(out, err) : NULL;
 	cleanup_with(remove_file) char *image = raw ? scratch(out, err) : NULL;
 
-	if (!image || cow_flatten(chain, raw, true, err) || qemu_img("raw", "qcow2", raw, image, err))
+	if (!image || cow_flatten(chain, raw, true, false, err) || qemu_img("raw", "qcow2", raw, image, err))
 		return -1;
 	return publish(&image, out, o->force, err);
 }
@@ -133,7 +133,7 @@ static int from_disk(const struct options *o, const char *in, const char *out, s
 		return to_qcow2(o, in, out, err);
 	if (str_eq(o->to, "raw")) {
 		chain = cow_chain_open(in, &open, err);
-		return chain ? cow_flatten(chain, out, o->force, err) : -1;
+		return chain ? cow_flatten(chain, out, o->force, false, err) : -1;
 	}
 	if (o->backing)
 		return cow_express(in, o->backing, out, o->force, &open, err);

@@ -6,7 +6,7 @@
 
 struct options {
 	struct cow_cmd_chain chain;
-	bool force;
+	bool force, durable;
 };
 
 static int run(const void *opaque, const struct strv *operands, struct error *err)
@@ -15,12 +15,13 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 	struct cow_open_options open = cow_cmd_open_options(&o->chain);
 	cleanup_cow_chain struct cow_chain *chain = cow_chain_open(operands->items[0], &open, err);
 
-	return chain ? cow_flatten(chain, operands->items[1], o->force, err) : -1;
+	return chain ? cow_flatten(chain, operands->items[1], o->force, o->durable, err) : -1;
 }
 
 static const struct cli_option options[] = {
 	COW_CMD_CHAIN_OPTIONS,
 	{ "force", 'f', CLI_FLAG, offsetof(struct options, force), NULL, "replace a file that is there" },
+	{ "durable", 0, CLI_FLAG, offsetof(struct options, durable), NULL, "wait until a crash of the host could not undo it" },
 	{ NULL },
 };
 

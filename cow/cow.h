@@ -71,6 +71,7 @@ bool cow_header_matches(const struct cow_header *h, uint64_t backing_size, const
 struct cow_create_options {
 	bool replace;	/* a file that is there is replaced, atomically; otherwise it is an error (EEXIST) */
 	mode_t mode;	/* 0: 0600 */
+	bool durable;	/* wait until it would survive a crash of the host */
 	bool digest;	/* note the digest of the backing file's content too (reads it all unless that is noted already) */
 };
 

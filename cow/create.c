@@ -102,7 +102,8 @@ int cow_create(const char *path, const char *backing, const struct cow_create_op
 		return error_prefix(err, "%s", path);
 	if (options->mode && fchmod(temp.fd, options->mode))
 		return error_errno(err, errno, "cannot set the mode of %s", path);
-	return cow_temp_publish(&temp, options->replace, err);
+	/* an empty overlay holds nothing to lose: if the host goes down now, it is made again */
+	return cow_temp_publish(&temp, options->replace, options->durable, err);
 }
 
 int cow_header_rewrite(const struct cow_file *f, const struct cow_header *h, const char *digest, struct error *err)

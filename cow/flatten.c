@@ -21,7 +21,7 @@ static int copy_disk(struct cow_chain *chain, struct cow_copier *copier, struct 
 	return 0;
 }
 
-int cow_flatten(struct cow_chain *chain, const char *out, bool replace, struct error *err)
+int cow_flatten(struct cow_chain *chain, const char *out, bool replace, bool durable, struct error *err)
 {
 	cleanup_temp struct cow_temp temp = COW_TEMP_INIT;
 	struct cow_copier copier;
@@ -34,5 +34,5 @@ int cow_flatten(struct cow_chain *chain, const char *out, bool replace, struct e
 		return error_errno(err, errno, "cannot set the size of %s", out);
 	ret = copy_disk(chain, &copier, err);
 	cow_copier_free(&copier);
-	return ret ? -1 : cow_temp_publish(&temp, replace, err);
+	return ret ? -1 : cow_temp_publish(&temp, replace, durable, err);
 }

@@ -97,8 +97,11 @@ struct cow_temp {
 
 /* Makes an empty file beside path, mode 0600. */
 int cow_temp_open(struct cow_temp *t, const char *path, struct error *err);
-/* Makes it durable under its final name, over a file that is there only if `replace`. The descriptor stays open. */
-int cow_temp_publish(struct cow_temp *t, bool replace, struct error *err);
+/*
+ * Gives it its final name, over a file that is there only if `replace`. With
+ * `durable` it survives a crash of the host from then on. The descriptor stays open.
+ */
+int cow_temp_publish(struct cow_temp *t, bool replace, bool durable, struct error *err);
 /* Removes what was not published, closes. */
 void cow_temp_drop(struct cow_temp *t);
 

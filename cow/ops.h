@@ -15,9 +15,10 @@
 /*
  * Writes the disk as a raw image, sparse: zeroes take no space, and data is
  * shared with the chain's files where the file system can (reflink).
- * The image appears under its name when it is complete and durable.
+ * The image appears under its name when it is complete; with `durable`, when it
+ * would survive a crash of the host.
  */
-int cow_flatten(struct cow_chain *chain, const char *out, bool replace, struct error *err);
+int cow_flatten(struct cow_chain *chain, const char *out, bool replace, bool durable, struct error *err);
 
 /*
  * Moves what the overlay stores into the file below it, which changes what

@@ -1,6 +1,6 @@
 /*
  * Files that appear whole or not at all: written under a temporary name in the
- * same folder, made durable, renamed, and the folder made durable. A process
+ * same folder and renamed; with `durable`, file and folder are made so. A process
  * that is killed leaves at most a file ".NAME.uml-cow-XXXXXX", which nothing
  * reads and `uml-cow check --repair` removes.
  */
@@ -70,9 +70,9 @@ static int rename_new(const char *from, const char *to)
 	return link(from, to) || unlink(from) ? -1 : 0;
 }
 
-int cow_temp_publish(struct cow_temp *t, bool replace, struct error *err)
+int cow_temp_publish(struct cow_temp *t, bool replace, bool durable, struct error *err)
 {
-	if (fsync(t->fd))
+	if (durable && fsync(t->fd))
 		return error_errno(err, errno, "cannot write %s", t->path);
 	if (replace ? rename(t->temp, t->path) : rename_new(t->temp, t->path)) {
 		int saved = errno;
@@ -81,7 +81,7 @@ int cow_temp_publish(struct cow_temp *t, bool replace, struct error *err)
 		return saved == EEXIST ? error_hint(err, "remove it first, or use --force") : -1;
 	}
 	free(steal_ptr(&t->temp));
-	return sync_folder(t->path, err);
+	return durable ? sync_folder(t->path, err) : 0;
 }
 
 void cow_temp_drop(struct cow_temp *t)

@@ -122,7 +122,7 @@ static int do_compact(struct error *err)
 
 static int do_create(struct error *err)
 {
-	const struct cow_create_options o = { .replace = true };
+	const struct cow_create_options o = { .replace = true, .durable = true };
 
 	return cow_create("other", "middle", &o, err);
 }
@@ -130,7 +130,7 @@ static int do_create(struct error *err)
 static int do_flatten(struct error *err)
 {
 	struct cow_chain *c = cow_chain_open("upper", NULL, err);
-	int ret = c ? cow_flatten(c, "flat", true, err) : -1;
+	int ret = c ? cow_flatten(c, "flat", true, true, err) : -1;
 
 	cow_chain_close(c);
 	return ret;

@@ -251,7 +251,7 @@ static void op_flatten(void)
 	close_top();
 	c = cow_chain_open(top()->path, NULL, NULL);
 	CU_ASSERT_PTR_NOT_NULL_FATAL(c);
-	OK(cow_flatten(c, "flat", true, err));
+	OK(cow_flatten(c, "flat", true, true, err));
 	cow_chain_close(c);
 	fd = open("flat", O_RDONLY);
 	CU_ASSERT_EQUAL(lseek(fd, 0, SEEK_END), SIZE);
