@@ -47,6 +47,7 @@ struct session {
 	size_t capture_max;
 	uint32_t consumed;		/* not yet credited */
 	int signals;
+	int terms;			/* times we were asked to end */
 	bool terminal;
 	bool started;
 	bool closing;			/* FRAME_CLOSE was sent: the time-out */
@@ -233,9 +234,15 @@ static int send_signals(struct session *s, struct error *err)
 	while (read(s->signals, &info, sizeof(info)) == sizeof(info)) {
 		struct frame_size size = client_terminal_size(STDIN_FILENO);
 		uint32_t signo = htole32(info.ssi_signo);
-		int failed = info.ssi_signo != SIGWINCH ? queue(s, FRAME_SIGNAL, &signo, sizeof(signo), err)
-			     : s->terminal	  ? queue(s, FRAME_WINDOW_SIZE, &size, sizeof(size), err)
-						  : 0;
+		int failed;
+
+		/* Asked three times to end: a guest that does not answer must not keep its caller. */
+		s->terms += info.ssi_signo == SIGTERM || info.ssi_signo == SIGHUP;
+		if (s->terms > 2)
+			return error_set(err, ERROR_FAILED, "terminated while the machine did not answer");
+		failed = info.ssi_signo != SIGWINCH ? queue(s, FRAME_SIGNAL, &signo, sizeof(signo), err)
+			 : s->terminal		    ? queue(s, FRAME_WINDOW_SIZE, &size, sizeof(size), err)
+						    : 0;
 		if (failed)
 			return -1;
 	}

@@ -30,6 +30,8 @@
 #define REPLAY_MAX (256u << 10)
 #define INPUT_MAX (64u << 10)
 #define READ_SIZE 16384
+#define PASTE_CHUNK 1024u	/* bytes typed at once, see write_input() */
+#define PASTE_PAUSE_MS 10
 
 /* ---- the last output ---- */
 
@@ -204,11 +206,14 @@ void console_note(struct supervisor *sv, const char *fmt, ...)
 		console_output(sv, line.data, line.length);
 }
 
+static void on_pause_over(void *arg);
+
 int console_open(struct supervisor *sv, struct error *err)
 {
 	for (int i = 0; i < CONSOLES; i++)
 		sv->console.fds[i] = -1;
-	return open_log(sv, err);
+	sv->console.timer = loop_add_timer(sv->loop, -1, on_pause_over, sv, err);
+	return sv->console.timer ? open_log(sv, err) : -1;
 }
 
 void console_close(struct supervisor *sv)
@@ -249,20 +254,33 @@ static void read_terminal(struct supervisor *sv, int side, bool all)
 		drop_terminal(sv, side);
 }
 
+/*
+ * At most PASTE_CHUNK bytes, then a pause: a tty whose reader does not keep up
+ * goes deaf for good (protocol.h, "The line's own window"), and here nobody
+ * tells how much was read. A pasted text thus comes at the speed of a fast serial line.
+ */
 static void write_input(struct supervisor *sv)
 {
 	struct console *console = &sv->console;
 	int side = console->login_side ? 1 : 0;
+	size_t n = console->input.length < PASTE_CHUNK ? console->input.length : PASTE_CHUNK;
 	ssize_t put;
 
-	if (!console->sources[side])
+	if (console->pausing || !n || console->fds[side] < 0)
 		return;
-	put = console->input.length ? write(console->fds[side], console->input.data, console->input.length) : 0;
+	put = write(console->fds[side], console->input.data, n);
 	if (put > 0)
 		strbuf_consume(&console->input, (size_t)put);
-	loop_set_events(console->sources[side], console->input.length ? EPOLLIN | EPOLLOUT : EPOLLIN);
-	if (console->sources[!side])
-		loop_set_events(console->sources[!side], EPOLLIN);
+	console->pausing = true;
+	loop_arm_timer(console->timer, PASTE_PAUSE_MS);
+}
+
+static void on_pause_over(void *arg)
+{
+	struct supervisor *sv = arg;
+
+	sv->console.pausing = false;
+	write_input(sv);
 }
 
 static void on_terminal(void *arg, int fd, uint32_t events)
@@ -270,10 +288,8 @@ static void on_terminal(void *arg, int fd, uint32_t events)
 	struct supervisor *sv = arg;
 	int side = fd == sv->console.fds[0] ? 0 : 1;
 
-	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
-		read_terminal(sv, side, false);
-	if (events & EPOLLOUT)
-		write_input(sv);
+	(void)events;
+	read_terminal(sv, side, false);
 }
 
 void console_input(struct supervisor *sv, const void *data, size_t length)
@@ -288,7 +304,7 @@ int console_attach(struct supervisor *sv, const int fds[CONSOLES], struct error 
 {
 	struct console *console = &sv->console;
 
-	console->login_side = false;
+	console->login_side = console->pausing = false;
 	console->tail.length = 0;
 	console->rows = console->columns = 0;
 	strbuf_free(&console->input);

@@ -49,6 +49,8 @@ struct console {
 	struct loop_fd *sources[CONSOLES];
 	bool login_side;		/* con1 has spoken since the boot: input goes there */
 	struct strbuf input;		/* typed, not yet taken by the guest */
+	struct loop_timer *timer;	/* runs while `pausing` */
+	bool pausing;			/* something was typed just now: the next piece has to wait */
 	struct tail tail;
 	uint16_t rows, columns;		/* last told to the guest */
 };
