@@ -177,7 +177,7 @@ static void note_problem(struct supervisor *sv, const struct plug_request *reque
 	char *problem = sv->plug.problem;
 	char said[sizeof(sv->plug.problem)];
 
-	snprintf(said, sizeof(said), "network, eth%zu%s%s: %s", request->port, request->spec ? ", forward " : "",
+	snprintf(said, sizeof(said), "network, eth%zu%s%.127s: %.300s", request->port, request->spec ? ", forward " : "",
 		 request->spec ? request->spec : "", text);
 	console_note(sv, "%s", said);
 	if (!problem[0])
