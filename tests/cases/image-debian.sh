@@ -9,6 +9,8 @@ images=$HOME/.local/share/uml-lab/images
 mkdir "$T/bin" "$T/root"
 cat >"$T/bin/mmdebstrap" <<EOF
 #!/bin/bash
+# Like the real one, it runs itself again under fakeroot.
+[ -n "\${FAKEROOTKEY:-}" ] || exec fakechroot fakeroot "\$0" "\$@"
 printf '%s\n' "\$@" >$T/arguments
 cat >$T/sources
 echo "\$TMPDIR" >$T/tmpdir
@@ -66,9 +68,12 @@ expect 1 uml-lab image build other --suite bookworm --mirror http://mirror.test/
 says "broken off"
 same "$(find "$images" -name '*other*' -o -name '*.tmp*')" "" "left behind"
 
-# Interrupted, and killed: with all that it started.
+# Interrupted, and killed: what mmdebstrap started ends, fakeroot's daemon too.
+faked() { pgrep -u "$(id -u)" -x 'faked.*' | sort; }
+before=$(faked)
+no_more_faked() { [ "$(comm -13 <(echo "$before") <(faked))" = "" ]; }
 cat >"$T/answer" <<EOF
-trap 'touch $T/cleaned; exit 1' TERM
+trap 'kill \$(cat $T/sleeper); touch $T/cleaned; exit 1' INT
 sleep 300 & echo \$! >$T/sleeper
 touch $T/started
 wait
@@ -82,6 +87,7 @@ for signal in TERM KILL; do
 	wait $! 2>/dev/null
 	wait_until 10 test -e "$T/cleaned"
 	wait_until 10 gone
+	wait_until 10 no_more_faked
 done
 expect 0 uml-lab image list
 same "$(find "$images" -name '*other*' -o -name '*.tmp*')" "" "left behind"

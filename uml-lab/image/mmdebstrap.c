@@ -5,9 +5,11 @@
  * else fakechroot and fakeroot, which need no right at all but can only make
  * the host's own release.
  *
- * It runs in a session of its own under a small shell, which passes SIGTERM on
- * to every process in it and waits until they have cleaned up. The shell gets
- * SIGTERM when we die, however that happens.
+ * It runs in a session of its own under a small shell, which at SIGTERM
+ * interrupts every process of the build and waits until they have cleaned up.
+ * The shell gets SIGTERM when we die, however that happens. SIGINT, not
+ * SIGTERM, is what the build gets: only then fakeroot's script (Debian's
+ * /usr/bin/fakeroot) ends its daemon.
  */
 #include "uml-lab/image/mmdebstrap.h"
 
@@ -31,13 +33,17 @@
 #define PROXY_TEXT_MAX        16384
 #define APT_CONFIG_TIMEOUT_MS 10000
 /* Removing some 400 MB of small files from a busy disk; cut short, they would stay. */
-#define CLEAN_UP_MS 120000
-#define LOOK_MS               250
-#define WORDS_LINES           8
-#define WORDS_LENGTH          200
+#define CLEAN_UP_MS  120000
+#define LOOK_MS      250
+#define WORDS_LINES  8
+#define WORDS_LENGTH 200
 
-/* $0 is the sources file, "$@" the command. */
-static const char guard[] = "trap 'trap \"\" TERM; kill -TERM -$$' TERM\n"
+/*
+ * $0 is the sources file, "$@" the command, which job control (bash's works
+ * without a terminal) gives a process group of its own.
+ */
+static const char guard[] = "set -m\n"
+			    "trap '[ -z \"$!\" ] || kill -INT -- -$!' TERM\n"
 			    "\"$@\" < \"$0\" &\n"
 			    "wait $!; status=$?\n"
 			    "[ $status -le 128 ] || wait $!\n"
@@ -143,7 +149,7 @@ static int arguments(struct strv *argv, const char *mode, const char *suite, con
 		     const char *sources_path, struct error *err)
 {
 	cleanup_free char *program = image_program("mmdebstrap", "mmdebstrap", err);
-	const char *const start[] = {"sh",           "-c",
+	const char *const start[] = {"bash",         "-c",
 				     guard,          sources_path,
 				     program,        "--variant=minbase",
 				     "--format=tar", "--dpkgopt=force-unsafe-io"};
@@ -317,16 +323,11 @@ int mmdebstrap_finish(struct mmdebstrap *m, struct error *err)
 void mmdebstrap_end(struct mmdebstrap *m)
 {
 	static const struct image_progress cleaning_up = {.phase = "cleaning up"};
-	pid_t session = m->child.pid;
-
 	if (m->output >= 0)
 		close(m->output);
-	if (session > 0) {
-		if (m->options->progress)
-			m->options->progress(m->options->progress_arg, &cleaning_up);
-		child_end(&m->child, CLEAN_UP_MS);
-		kill(-session, SIGKILL);
-	}
+	if (m->child.pid && m->options->progress)
+		m->options->progress(m->options->progress_arg, &cleaning_up);
+	child_end(&m->child, CLEAN_UP_MS);
 	free(m->log);
 	*m = (struct mmdebstrap)MMDEBSTRAP_INIT;
 }
