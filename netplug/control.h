@@ -118,7 +118,7 @@ struct netplug_stats {
 	uint64_t out_frames, out_bytes;
 	uint64_t in_runts;		/* shorter than an Ethernet header: dropped */
 	uint64_t in_giants;		/* longer than the MTU allows: dropped */
-	uint64_t in_refused;		/* to the host's loopback, unknown protocol: dropped */
+	uint64_t in_refused;		/* to the host's loopback, fragments, unknown protocols: dropped */
 	uint64_t out_dropped;		/* the guest did not read: queue full, or no link */
 	uint64_t sockets;		/* host sockets open now */
 	uint64_t forwards;		/* forwards there are now */

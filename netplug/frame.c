@@ -9,7 +9,11 @@
  * and IPv4 addresses mapped into IPv6. They stop here; the only way to the
  * host's loopback is the address `host`, which libslirp guards.
  *
- * What is neither ARP nor IP stops here too: libslirp would answer NC-SI.
+ * What is neither ARP nor IP stops here too: libslirp would answer NC-SI. And
+ * so do pieces of IPv4 datagrams: two frames of them make Debian's libslirp 4.7
+ * follow a pointer into the guest's data (ip_input.c:ip_reass; found by
+ * fuzz_netplug_frames, kept as corpus/netplug_frames/fragments-crash). A
+ * guest's datagrams are whole up to its MTU; longer ones do not get out.
  */
 #include <string.h>
 
@@ -70,8 +74,9 @@ static enum frame_verdict inspect_ipv4(const uint8_t *ip, size_t length, struct 
 	first = ip[16];
 	if (first == 0 || first == IN_LOOPBACKNET)
 		return FRAME_REFUSED;
-	info->fragment = get16(ip + 6) & (IP_MF | IP_OFFMASK);
-	if (ip[9] == IPPROTO_UDP && !info->fragment)
+	if (get16(ip + 6) & (IP_MF | IP_OFFMASK))
+		return FRAME_REFUSED;
+	if (ip[9] == IPPROTO_UDP)
 		inspect_udp(ip + header, total - header, info);
 	return FRAME_PASS;
 }

@@ -43,13 +43,12 @@ bool netplug_socket_ended(int fd);
 
 enum frame_verdict {
 	FRAME_PASS,	/* goes on to libslirp */
-	FRAME_REFUSED,	/* not ARP or IP, cut short, or to an address that would reach the host's loopback */
+	FRAME_REFUSED,	/* not ARP or IP, cut short, a fragment, or to an address that would reach the host's loopback */
 };
 
 /* What the plug wants to know of a frame; the rest is libslirp's business. */
 struct frame_info {
-	bool fragment;			/* part of an IPv4 datagram */
-	bool udp4;			/* whole IPv4 UDP datagram; the fields below are valid then */
+	bool udp4;			/* IPv4 UDP datagram; the fields below are valid then */
 	struct in_addr source, destination;
 	uint16_t source_port, destination_port;	/* host order */
 	const uint8_t *payload;		/* into the frame */
@@ -114,8 +113,7 @@ struct slirp_events {
 struct slirp_backend *slirp_backend_new(struct loop *loop, const struct netplug_port_config *config,
 					const struct slirp_events *events, struct error *err);
 /* A frame from the guest, inspected before. */
-void slirp_backend_input(struct slirp_backend *backend, const uint8_t *frame, size_t length,
-			 const struct frame_info *info);
+void slirp_backend_input(struct slirp_backend *backend, const uint8_t *frame, size_t length);
 /* Before the loop sleeps: says what to wait for. Milliseconds it may sleep at most, -1 without bound. */
 int slirp_backend_prepare(struct slirp_backend *backend);
 /* After the loop slept: lets libslirp act on what became ready or due. */
@@ -206,6 +204,15 @@ int plug_run(struct plug *plug, struct error *err);
 void plug_free(struct plug *plug);
 
 /* serve.c */
+
+struct server {
+	struct plug plug;
+	int fd;			/* control, or listening */
+	struct loop_fd *source;
+};
+
+/* Acts on the requests that wait on the control socket, a bounded number of them, and answers each. */
+void serve_pending(struct server *server);
 
 /* Obeys the control socket until its other end closes. Takes control over. Returns 0, or -1 + err. */
 int serve_control(int control, struct error *err);

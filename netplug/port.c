@@ -37,7 +37,7 @@ struct port {
 	struct netplug_stats stats;
 };
 
-/* Whether another frame may be taken; a datagram for a UDP client ends here. */
+/* Whether the frame was an answer to a client of a UDP forward, and is on its way. */
 static bool answers_udp(struct port *port, const struct frame_info *info)
 {
 	for (size_t i = 0; info->udp4 && i < port->forward_count; i++) {
@@ -60,7 +60,7 @@ static void on_frame(void *arg, const uint8_t *frame, size_t length)
 	if (!(frame[6] & 1))
 		memcpy(port->config.mac, frame + 6, sizeof(port->config.mac));
 	if (!answers_udp(port, &info))
-		slirp_backend_input(port->slirp, frame, length, &info);
+		slirp_backend_input(port->slirp, frame, length);
 }
 
 static void on_link_changed(void *arg)

@@ -16,12 +16,6 @@
 
 #define REQUESTS_PER_TURN 64	/* then the guests get their turn */
 
-struct server {
-	struct plug plug;
-	int fd;			/* control, or listening */
-	struct loop_fd *source;
-};
-
 static void on_signal(void *arg, int signo)
 {
 	struct server *s = arg;
@@ -118,17 +112,14 @@ static void handle(struct server *s, const struct netplug_message *m, int fd)
 		answer(s, NETPLUG_REPLY, m->header.sequence, &reply);
 }
 
-static void on_control(void *arg, int fd, uint32_t events)
+void serve_pending(struct server *s)
 {
-	struct server *s = arg;
-
-	(void)events;
 	for (int i = 0; i < REQUESTS_PER_TURN; i++) {
 		struct error err = ERROR_INIT;
 		struct netplug_message m;
 		bool answerable;
 		int passed = -1;
-		int rc = netplug_control_receive_fd(fd, &m, &passed, &answerable, &err);
+		int rc = netplug_control_receive_fd(s->fd, &m, &passed, &answerable, &err);
 
 		if (rc == 0)
 			return;
@@ -143,6 +134,13 @@ static void on_control(void *arg, int fd, uint32_t events)
 				answer_failed(s, m.header.sequence, &err);
 		}
 	}
+}
+
+static void on_control(void *arg, int fd, uint32_t events)
+{
+	(void)fd;
+	(void)events;
+	serve_pending(arg);
 }
 
 /* Prepares the process: no privilege to be gained, orderly end on the usual signals. */

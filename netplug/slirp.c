@@ -43,7 +43,6 @@
 #define FORWARD_BACKLOG 64	/* libslirp listens with 1, and parallel clients would wait for SYN retransmits */
 #define QUIET_MS 2000		/* after this long without traffic the table of connections is worth a look */
 #define CLOCK_MAX_AGE_MS 50	/* libslirp's ticks are 500 ms apart */
-#define FRAGMENT_LIFE_MS 31000	/* incomplete datagrams are dropped after 60 ticks (libslirp ip.h: IPFRAGTTL) */
 #define SPARE_FDS 32		/* kept free for the plug itself and its forwards */
 #define FAST_TIMEOUT_MS 2	/* libslirp's TIMEOUT_FAST: an acknowledgement is due */
 
@@ -78,7 +77,6 @@ struct slirp_backend {
 	int64_t deadline;	/* of libslirp's timeout, in loop_now_ms(); -1: none */
 	int64_t clock;		/* when libslirp last learned the time */
 	int64_t last_traffic;
-	int64_t fragments_until;
 };
 
 static ssize_t on_send(const void *frame, size_t length, void *opaque)
@@ -288,14 +286,12 @@ static void poll_without_sockets(struct slirp_backend *b)
 	b->clock = loop_now_ms();
 }
 
-void slirp_backend_input(struct slirp_backend *b, const uint8_t *frame, size_t length, const struct frame_info *info)
+void slirp_backend_input(struct slirp_backend *b, const uint8_t *frame, size_t length)
 {
 	int64_t now = loop_now_ms();
 
 	if (now - b->clock > CLOCK_MAX_AGE_MS)
 		poll_without_sockets(b);
-	if (info->fragment)
-		b->fragments_until = now + FRAGMENT_LIFE_MS;
 	b->last_traffic = now;
 	b->dirty = true;
 	slirp_input(b->slirp, frame, (int)length);
@@ -391,7 +387,7 @@ static int64_t patience(struct slirp_backend *b, uint32_t wish)
 	int64_t now = loop_now_ms(), idle;
 	char *connections;
 
-	if (wish <= FAST_TIMEOUT_MS || now - b->last_traffic < QUIET_MS || now < b->fragments_until)
+	if (wish <= FAST_TIMEOUT_MS || now - b->last_traffic < QUIET_MS)
 		return wish;
 	connections = slirp_connection_info(b->slirp);
 	idle = slirp_idle_ms(connections);

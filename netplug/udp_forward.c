@@ -13,8 +13,8 @@
  * ours. So the guest can answer, and reach nothing else this way.
  *
  * Limits: CLIENTS clients at a time per forward, the one silent for longest
- * makes room; they do not expire, since an answer may come at any time. Answers that the
- * guest sends in fragments (longer than its MTU) are not put together.
+ * makes room; they do not expire, since an answer may come at any time. An
+ * answer longer than the guest's MTU comes in fragments, and is refused (frame.c).
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -113,8 +113,11 @@ static void take_piece(void *arg, const uint8_t *frame, size_t length)
 	struct pieces *p = arg;
 	size_t offset = ((size_t)(frame[20] & 0x1f) << 8 | frame[21]) * 8;
 	struct frame_info info;
+	bool whole = !(frame[20] & 0x20) && !offset;
 
-	CU_ASSERT_EQUAL(frame_inspect(frame, length, &info), FRAME_PASS);
+	/* A guest's own pieces are refused. */
+	CU_ASSERT_EQUAL(frame_inspect(frame, length, &info), whole ? FRAME_PASS : FRAME_REFUSED);
+	CU_ASSERT_EQUAL(info.udp4, whole);
 	CU_ASSERT_EQUAL(offset, p->length);
 	CU_ASSERT_TRUE(length <= ETHERNET_HEADER + 1500);
 	memcpy(p->data + offset, frame + 34, length - 34);
