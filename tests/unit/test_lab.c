@@ -5,6 +5,7 @@
 
 #include "tests/unit/unit.h"
 #include "uml-lab/base/cleanup.h"
+#include "uml-lab/base/loop.h"
 #include "uml-lab/lab/lab_internal.h"
 
 static struct error err;
@@ -254,6 +255,46 @@ static void test_many_mistakes(void)
 	CU_ASSERT(strlen(err.message) < ERROR_MESSAGE_MAX - 256);
 }
 
+static void repeat(struct strbuf *text, const char *before, const char *piece, int times, const char *after)
+{
+	text->length = 0;
+	strbuf_puts(text, before);
+	while (times-- > 0)
+		strbuf_puts(text, piece);
+	strbuf_puts(text, after);
+}
+
+/* Files at the limit of size, of the kinds that cost naive readers minutes. */
+static void test_hostile_sizes(void)
+{
+	static const char script[] = "lab: x\nbase: y\nmachines: {m: {setup: \"";
+	static const struct {
+		const char *before, *piece;
+		int times;
+		const char *after;
+	} files[] = {
+		{"", "a: x\n", 200000, ""},
+		{"lab: x\na: &a x\nb: [", "*a, ", 99000, "]\n"},
+		{"", "[", 1000000, ""},
+		{script, "{{x}} ", 170000, "\"}}\n"},
+		{script, "{{x ", 250000, "}}\"}}\n"},
+		{script, "{{random:64}} ", 70000, "\"}}\n"},
+		{"lab: x\nbase: y\nmachines: {m: }\nchecks:\n",
+		 "- {name: a, machine: m, run: b, expect: {match: '((((((((((a*)*)*)*)*)*)*)*)*)*{20}'}}\n",
+		 10000, ""},
+	};
+	cleanup_strbuf struct strbuf text = STRBUF_INIT;
+
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		int64_t start = loop_now_ms();
+
+		repeat(&text, files[i].before, files[i].piece, files[i].times, files[i].after);
+		CU_ASSERT_PTR_NULL(load(text.data));
+		CU_ASSERT_EQUAL(err.kind, ERROR_LAB);
+		CU_ASSERT(loop_now_ms() - start < 20000);
+	}
+}
+
 static void test_forward(void)
 {
 	struct lab_forward f = {0};
@@ -441,5 +482,5 @@ static void test_random_round_trips(void)
 }
 
 UNIT_MAIN("lab", UNIT_CASE(test_minimal), UNIT_CASE(test_every_field), UNIT_CASE(test_params),
-	  UNIT_CASE(test_messages), UNIT_CASE(test_many_mistakes), UNIT_CASE(test_forward),
-	  UNIT_CASE(test_round_trip), UNIT_CASE(test_random_round_trips))
+	  UNIT_CASE(test_messages), UNIT_CASE(test_many_mistakes), UNIT_CASE(test_hostile_sizes),
+	  UNIT_CASE(test_forward), UNIT_CASE(test_round_trip), UNIT_CASE(test_random_round_trips))

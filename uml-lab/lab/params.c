@@ -27,6 +27,7 @@
 
 #define RANDOM_MAX     64 /* characters of {{random:N}} */
 #define PARAM_NAME_MAX 32
+#define REFERENCE_MAX  64 /* bytes between the braces and the second }, so that hostile text costs no more */
 
 static uint64_t rotate(uint64_t x, int bits)
 {
@@ -177,12 +178,18 @@ struct expansion {
 
 __attribute__((format(printf, 2, 3))) static bool refuse(struct expansion *e, const char *fmt, ...)
 {
-	struct lab_mark mark = lab_source_find_braces(e->loader->source, e->node->start, e->node->end,
-						      e->braces, e->node->mark);
-	cleanup_free char *where = lab_path_format(e->path);
+	cleanup_free char *where = NULL;
 	cleanup_strbuf struct strbuf text = STRBUF_INIT;
+	struct lab_mark mark;
 	va_list ap;
 
+	if (e->loader->problems->count >= LAB_PROBLEMS_MAX) { /* finding the place is what takes time */
+		e->loader->problems->untold++;
+		return false;
+	}
+	mark = lab_source_find_braces(e->loader->source, e->node->start, e->node->end, e->braces,
+				      e->node->mark);
+	where = lab_path_format(e->path);
 	va_start(ap, fmt);
 	strbuf_vprintf(&text, fmt, ap);
 	va_end(ap);
@@ -256,10 +263,10 @@ static bool put_reference(struct expansion *e, const char *reference, size_t len
 	return true;
 }
 
-/* Fills in one "{{…}}" at text. Returns what follows it, NULL after a mistake. */
+/* Fills in one "{{…}}" at text. Returns what follows it; NULL after a mistake, told. */
 static const char *expand_one(struct expansion *e, const char *text)
 {
-	const char *end = strstr(text + 2, "}}");
+	const char *end = memmem(text + 2, strnlen(text + 2, REFERENCE_MAX), "}}", 2);
 	size_t before = e->out.length;
 	bool already;
 

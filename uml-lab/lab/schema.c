@@ -463,7 +463,7 @@ static const struct field lab_fields[] = {{.key = "lab",
 					  {.key = "checks",
 					   .kind = FIELD_LIST,
 					   .object = &check_object,
-					   .max_count = 1000,
+					   .max_count = 256,
 					   LIST_AT(struct lab, checks, check_count),
 					   .help = "Commands that tell whether the exercise is done."},
 					  {0}};
