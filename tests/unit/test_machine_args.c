@@ -17,8 +17,13 @@ static void test_build(void)
 {
 	struct machine_disk disk = {.path = "/tmp/a, b:c/overlay", .backing = "/tmp/a, b:c/base"};
 	struct machine_interface iface = {.slirp = true, .mac = {0x52, 0x54, 0, 0, 0, 0xff}, .mtu = 1500};
-	struct machine_spec spec = {.session = "s", .name = "r1", .memory = 128 << 20, .disks = &disk, .disk_count = 1,
-				    .interfaces = &iface, .interface_count = 1};
+	struct machine_spec spec = {.session = "s",
+				    .name = "r1",
+				    .memory = 128 << 20,
+				    .disks = &disk,
+				    .disk_count = 1,
+				    .interfaces = &iface,
+				    .interface_count = 1};
 	struct strv argv = STRV_INIT;
 	struct error err = ERROR_INIT;
 
@@ -36,10 +41,24 @@ static void test_build(void)
 
 static void test_words(void)
 {
-	static const char *const refused[] = {"mem=1G", "con0=pty", "con=xterm", "ssl3=null", "ubd1=/etc/shadow", "ubd1r=/x",
-					      "vec0:transport=tap", "eth0=tuntap", "init=/bin/sh", "hostfs=/", "", "a b",
-					      "a\"b", "root=/dev/sda", "umid=x", "mconsole=notify:/x"};
-	static const char *const taken[] = {"quiet", "console_x=1", "systemd.unit=rescue.target", "single", "ethtool=1"};
+	static const char *const refused[] = {"mem=1G",
+					      "con0=pty",
+					      "con=xterm",
+					      "ssl3=null",
+					      "ubd1=/etc/shadow",
+					      "ubd1r=/x",
+					      "vec0:transport=tap",
+					      "eth0=tuntap",
+					      "init=/bin/sh",
+					      "hostfs=/",
+					      "",
+					      "a b",
+					      "a\"b",
+					      "root=/dev/sda",
+					      "umid=x",
+					      "mconsole=notify:/x"};
+	static const char *const taken[] = {"quiet", "console_x=1", "systemd.unit=rescue.target", "single",
+					    "ethtool=1"};
 	struct error err = ERROR_INIT;
 
 	for (size_t i = 0; i < sizeof(refused) / sizeof(*refused); i++)
@@ -51,7 +70,8 @@ static void test_words(void)
 static void test_too_long(void)
 {
 	struct machine_disk disk = {.path = "d"};
-	struct machine_spec spec = {.session = "s", .name = "r1", .memory = 128 << 20, .disks = &disk, .disk_count = 1};
+	struct machine_spec spec = {
+		.session = "s", .name = "r1", .memory = 128 << 20, .disks = &disk, .disk_count = 1};
 	struct strv argv = STRV_INIT;
 	struct error err = ERROR_INIT;
 	char word[2100];
@@ -68,7 +88,8 @@ static void test_too_long(void)
 static void test_tail(void)
 {
 	struct tail tail = {.length = 0};
-	static const char boot[] = "one\r\n\033[0;32m  OK  \033[0m two\r\n\r\nKernel panic - not syncing: no init\r\n";
+	static const char boot[] =
+		"one\r\n\033[0;32m  OK  \033[0m two\r\n\r\nKernel panic - not syncing: no init\r\n";
 	static char filler[3 * TAIL_SIZE];
 	char text[200];
 
@@ -86,4 +107,5 @@ static void test_tail(void)
 	CU_ASSERT_STRING_EQUAL(text, "");
 }
 
-UNIT_MAIN("machine args", UNIT_CASE(test_build), UNIT_CASE(test_words), UNIT_CASE(test_too_long), UNIT_CASE(test_tail))
+UNIT_MAIN("machine args", UNIT_CASE(test_build), UNIT_CASE(test_words), UNIT_CASE(test_too_long),
+	  UNIT_CASE(test_tail))

@@ -39,15 +39,13 @@
 #include "uml-lab/machine/transfer.h"
 
 /* SLIRP's plan, as netplug_port_config_init() has it (netplug/control.h). */
-#define SLIRP_ADDRESS "10.0.2.15/24"
-#define SLIRP_GATEWAY "10.0.2.2"
+#define SLIRP_ADDRESS    "10.0.2.15/24"
+#define SLIRP_GATEWAY    "10.0.2.2"
 #define SLIRP_NAMESERVER "10.0.2.3"
 
 static const char *const waited_for[] = {
-	[BOOT_AGENT] = "the kernel to start",
-	[BOOT_MOUNT] = "the root disk to be mounted",
-	[BOOT_FILES] = "the lab's files to be copied",
-	[BOOT_INIT] = "the image's init to start",
+	[BOOT_AGENT] = "the kernel to start",          [BOOT_MOUNT] = "the root disk to be mounted",
+	[BOOT_FILES] = "the lab's files to be copied", [BOOT_INIT] = "the image's init to start",
 	[BOOT_SYSTEM] = "the system to be up",
 };
 
@@ -59,7 +57,8 @@ static void add_interface(const struct machine_interface *iface, size_t i, struc
 {
 	const uint8_t *m = iface->mac;
 
-	strbuf_printf(out, "interface\teth%zu\t%02x:%02x:%02x:%02x:%02x:%02x\n", i, m[0], m[1], m[2], m[3], m[4], m[5]);
+	strbuf_printf(out, "interface\teth%zu\t%02x:%02x:%02x:%02x:%02x:%02x\n", i, m[0], m[1], m[2], m[3],
+		      m[4], m[5]);
 	for (size_t a = 0; a < iface->addresses.count; a++)
 		strbuf_printf(out, "address\teth%zu\t%s\n", i, iface->addresses.items[a]);
 	if (!iface->slirp)
@@ -110,8 +109,8 @@ static void hello(struct supervisor *sv, const struct wire_frame *frame)
 	}
 	memcpy(&text, frame->payload, sizeof(text));
 	if (le32toh(text.version) != FRAME_VERSION) {
-		supervisor_fail(sv, "the agent speaks version %u of the protocol, not %u", le32toh(text.version),
-				FRAME_VERSION);
+		supervisor_fail(sv, "the agent speaks version %u of the protocol, not %u",
+				le32toh(text.version), FRAME_VERSION);
 		return;
 	}
 	write_config(sv->spec, &config);
@@ -179,7 +178,9 @@ static void take_output(struct supervisor *sv, const struct wire_frame *frame)
 
 static const char *step_name(const struct boot *boot)
 {
-	return boot->step == BOOT_FILES ? "copying the lab's files" : boot->step == BOOT_SETUP ? "setup" : "startup";
+	return boot->step == BOOT_FILES   ? "copying the lab's files"
+	       : boot->step == BOOT_SETUP ? "setup"
+					  : "startup";
 }
 
 /* The channel has ended, with a problem or "". Files that can't be copied end the machine, scripts don't. */
@@ -228,7 +229,7 @@ static void on_channel(void *arg, const struct wire_frame *frame)
 	cleanup_free char *text = NULL;
 	uint32_t code;
 
-	if (!sv->boot.channel)	/* boot_end(): the kernel is gone, and with it the channel */
+	if (!sv->boot.channel) /* boot_end(): the kernel is gone, and with it the channel */
 		return;
 	switch (frame->type) {
 	case FRAME_CREDIT:
@@ -287,7 +288,7 @@ static int pack_files(const struct machine_spec *spec, struct error *err)
 {
 	cleanup_close int fd = open(spec->folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 
-	if (fd < 0)	/* a file system without O_TMPFILE */
+	if (fd < 0) /* a file system without O_TMPFILE */
 		fd = memfd_create("files", MFD_CLOEXEC);
 	if (fd < 0)
 		return error_errno(err, errno, "cannot make a temporary file in %s", spec->folder);
@@ -332,7 +333,7 @@ static void run_script(struct supervisor *sv, const char *script)
 	struct error err = ERROR_INIT;
 
 	strbuf_add(&payload, &exec, sizeof(exec));
-	strbuf_add(&payload, "", 1);	/* cwd: root's home */
+	strbuf_add(&payload, "", 1); /* cwd: root's home */
 	for (size_t i = 0; i < ARRAY_SIZE(argv); i++)
 		strbuf_add(&payload, argv[i], strlen(argv[i]) + 1);
 	strbuf_add(&payload, step_name(&sv->boot), strlen(step_name(&sv->boot)) + 1);
@@ -433,7 +434,8 @@ static void phase(struct supervisor *sv, const char *text)
 	enum boot_step step = sv->boot.step;
 
 	if (str_starts(text, "failed") && step < BOOT_DONE)
-		supervisor_fail(sv, "waiting for %s: %s", step <= BOOT_SYSTEM ? waited_for[step] : "the set-up to be recorded",
+		supervisor_fail(sv, "waiting for %s: %s",
+				step <= BOOT_SYSTEM ? waited_for[step] : "the set-up to be recorded",
 				text + strlen("failed") + strspn(text + strlen("failed"), " "));
 	else if (step == BOOT_MOUNT && str_starts(text, "mounted"))
 		mounted(sv, str_starts(text, "mounted first"));
@@ -487,8 +489,9 @@ static void on_timeout(void *arg)
 	if (sv->boot.step > BOOT_SYSTEM)
 		return;
 	tail_last_lines(&sv->console.tail, 3, last, sizeof(last));
-	supervisor_fail(sv, "gave up after %lld s of waiting for %s%s%s", (long long)timeout_of(sv->spec) / 1000,
-			waited_for[sv->boot.step], last[0] ? "; the console ends with: " : "", last);
+	supervisor_fail(sv, "gave up after %lld s of waiting for %s%s%s",
+			(long long)timeout_of(sv->spec) / 1000, waited_for[sv->boot.step],
+			last[0] ? "; the console ends with: " : "", last);
 }
 
 int boot_init(struct supervisor *sv, struct error *err)

@@ -24,8 +24,8 @@
 #include "uml-lab/machine/client_internal.h"
 
 #define STATUS_MAX (1u << 20)
-#define FRAME_MS 10000		/* the rest of a frame that has begun */
-#define EXIT_MS 5000		/* a supervisor that told its last state */
+#define FRAME_MS   10000 /* the rest of a frame that has begun */
+#define EXIT_MS    5000  /* a supervisor that told its last state */
 
 /* Milliseconds left until end (-1: for ever), for poll(). */
 static int left_until(int64_t end)
@@ -70,7 +70,9 @@ int client_error(const struct wire_frame *frame, struct error *err)
 	if (!text)
 		return error_set(err, ERROR_FAILED, "the machine's supervisor failed without saying why");
 	if (frame->type == FRAME_FAILED)
-		return error_set(err, code >= ERROR_FAILED && code <= ERROR_TIMEOUT ? (enum error_kind)code : ERROR_FAILED,
+		return error_set(err,
+				 code >= ERROR_FAILED && code <= ERROR_TIMEOUT ? (enum error_kind)code
+									       : ERROR_FAILED,
 				 "%s", text);
 	error_set(err, ERROR_FAILED, "%s", text);
 	if (err)
@@ -95,8 +97,9 @@ int client_send(int control, enum frame_type type, uint32_t channel, const void 
 			break;
 	wire_free(&wire);
 	if (result < 0)
-		return errno == EPIPE || errno == ECONNRESET ? client_gone(err)
-							     : error_errno(err, errno, "cannot send to the supervisor");
+		return errno == EPIPE || errno == ECONNRESET
+			       ? client_gone(err)
+			       : error_errno(err, errno, "cannot send to the supervisor");
 	return result ? error_set(err, ERROR_TIMEOUT, "the machine's supervisor takes no requests") : 0;
 }
 
@@ -113,7 +116,8 @@ static int read_whole(int fd, void *buf, size_t n, int64_t end, struct error *er
 		if (ready < 0 && errno == EINTR)
 			continue;
 		if (ready == 0)
-			return error_set(err, ERROR_TIMEOUT, "the machine's supervisor did not answer in time");
+			return error_set(err, ERROR_TIMEOUT,
+					 "the machine's supervisor did not answer in time");
 		got = ready < 0 ? -1 : recv(fd, (char *)buf + done, n - done, MSG_DONTWAIT);
 		if (got < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
@@ -134,7 +138,8 @@ int client_receive(int control, int timeout_ms, struct wire_frame *frame, uint8_
 
 	if (got <= 0)
 		return got;
-	*frame = (struct wire_frame){le16toh(header.type), le32toh(header.channel), buf, le16toh(header.length)};
+	*frame = (struct wire_frame){le16toh(header.type), le32toh(header.channel), buf,
+				     le16toh(header.length)};
 	if (le32toh(header.start) != FRAME_START || frame->length > FRAME_PAYLOAD_MAX)
 		return error_set(err, ERROR_FAILED, "the machine's supervisor speaks another protocol");
 	got = read_whole(control, buf, frame->length, loop_now_ms() + FRAME_MS, err);
@@ -191,7 +196,8 @@ static int parse_state(const struct wire_frame *frame, enum machine_state *state
 	if (*rest)
 		*rest++ = '\0';
 	if (machine_state_parse(text, state) < 0)
-		return error_set(err, ERROR_FAILED, "the machine's supervisor told an unknown state '%.40s'", text);
+		return error_set(err, ERROR_FAILED, "the machine's supervisor told an unknown state '%.40s'",
+				 text);
 	*login = *state == MACHINE_READY && str_starts(rest, "login") && (rest[5] == ' ' || !rest[5]);
 	if (*login)
 		rest += rest[5] ? 6 : 5;
@@ -223,8 +229,8 @@ int machine_watch_next(int control, enum machine_state *state, char **detail, st
 	return next_state(control, FRAME_MS, state, &login, detail, err);
 }
 
-int machine_watch(int control, enum machine_state until, bool login, int timeout_ms, machine_state_fn fn, void *arg,
-		  struct error *err)
+int machine_watch(int control, enum machine_state until, bool login, int timeout_ms, machine_state_fn fn,
+		  void *arg, struct error *err)
 {
 	int64_t end = timeout_ms < 0 ? -1 : loop_now_ms() + timeout_ms;
 	enum machine_state state = MACHINE_STARTING;
@@ -238,9 +244,10 @@ int machine_watch(int control, enum machine_state until, bool login, int timeout
 
 		got = next_state(control, left_until(end), &state, &shown, &cause, err);
 		if (got < 0 && err && err->kind == ERROR_TIMEOUT)
-			return error_set(err, ERROR_TIMEOUT, "still %s after %d s of waiting for %s", machine_state_name(state),
-					 timeout_ms / 1000,
-					 login && state == MACHINE_READY ? "a login on the console" : machine_state_name(until));
+			return error_set(err, ERROR_TIMEOUT, "still %s after %d s of waiting for %s",
+					 machine_state_name(state), timeout_ms / 1000,
+					 login && state == MACHINE_READY ? "a login on the console"
+									 : machine_state_name(until));
 		if (got <= 0)
 			return got < 0 ? -1 : client_gone(err);
 		if (fn)

@@ -17,14 +17,14 @@
 #include "uml-lab/base/file.h"
 #include "uml-lab/machine/client_internal.h"
 
-#define DETACH 0x1d	/* Ctrl-] */
+#define DETACH 0x1d /* Ctrl-] */
 
 struct viewer {
 	int control;
 	struct wire wire;
 	bool read_only;
 	bool over;
-	int in;		/* stdin, -1 after its end */
+	int in; /* stdin, -1 after its end */
 };
 
 static int take_frames(struct viewer *v, struct error *err)
@@ -111,7 +111,8 @@ int machine_console(int control, uint32_t replay, bool read_only, struct error *
 {
 	static const int signals[] = {SIGWINCH, SIGTERM, SIGHUP, SIGINT, SIGQUIT, 0};
 	struct viewer v = {.control = control, .read_only = read_only, .in = STDIN_FILENO};
-	struct frame_console request = {htole32(replay), htole32(read_only), client_terminal_size(STDIN_FILENO)};
+	struct frame_console request = {htole32(replay), htole32(read_only),
+					client_terminal_size(STDIN_FILENO)};
 	cleanup_close int fd = -1;
 	sigset_t old;
 	int result;

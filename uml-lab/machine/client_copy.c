@@ -18,11 +18,11 @@
 
 struct stream {
 	int control;
-	uint32_t window;	/* PUT: what the agent takes now */
-	uint32_t credit;	/* GET: taken and not yet credited */
-	bool ended;		/* EXIT has come */
-	bool data_ended;	/* GET: the stream is whole */
-	int status;		/* wait status of EXIT */
+	uint32_t window; /* PUT: what the agent takes now */
+	uint32_t credit; /* GET: taken and not yet credited */
+	bool ended;      /* EXIT has come */
+	bool data_ended; /* GET: the stream is whole */
+	int status;      /* wait status of EXIT */
 	uint8_t buf[FRAME_PAYLOAD_MAX];
 };
 
@@ -77,10 +77,13 @@ static ssize_t put_data(void *arg, const void *data, size_t n, struct error *err
 			if (next_frame(s, &frame, err) < 0)
 				return -1;
 		if (s->ended)
-			return check_status(s, err) < 0 ? -1 : error_set(err, ERROR_FAILED, "the machine took only a part");
+			return check_status(s, err) < 0
+				       ? -1
+				       : error_set(err, ERROR_FAILED, "the machine took only a part");
 		if (piece > s->window)
 			piece = s->window;
-		if (client_send(s->control, FRAME_DATA_IN, CLIENT_CHANNEL, (const char *)data + done, piece, err) < 0)
+		if (client_send(s->control, FRAME_DATA_IN, CLIENT_CHANNEL, (const char *)data + done, piece,
+				err) < 0)
 			return -1;
 		s->window -= (uint32_t)piece;
 		done += piece;
@@ -88,7 +91,8 @@ static ssize_t put_data(void *arg, const void *data, size_t n, struct error *err
 	return (ssize_t)n;
 }
 
-static int put(struct stream *s, const char *source, const char *name, const char *destination, struct error *err)
+static int put(struct stream *s, const char *source, const char *name, const char *destination,
+	       struct error *err)
 {
 	struct wire_frame frame;
 
@@ -113,7 +117,8 @@ static int copy_to(struct stream *s, const char *source, const char *destination
 	if (!real || !name)
 		return -1;
 	if (destination[0] != '/')
-		return error_set(err, ERROR_USAGE, "the path in the machine must be absolute: %s", destination);
+		return error_set(err, ERROR_USAGE, "the path in the machine must be absolute: %s",
+				 destination);
 	base = basename(name);
 	if (str_eq(base, ".") || str_eq(base, ".."))
 		base = strrchr(real, '/') + 1;
@@ -140,7 +145,9 @@ static ssize_t get_data(void *arg, const void **data, struct error *err)
 		if (next_frame(s, &frame, err) < 0)
 			return -1;
 		if (s->ended && !s->data_ended)
-			return check_status(s, err) < 0 ? -1 : error_set(err, ERROR_FAILED, "the machine's answer is cut off");
+			return check_status(s, err) < 0
+				       ? -1
+				       : error_set(err, ERROR_FAILED, "the machine's answer is cut off");
 		if (frame.type != FRAME_DATA_OUT)
 			continue;
 		s->data_ended = !frame.length;
@@ -164,7 +171,7 @@ static int get(struct stream *s, const char *source, const char *top, const char
 	if (client_send(s->control, FRAME_GET, CLIENT_CHANNEL, source, strlen(source), err) < 0 ||
 	    transfer_unpack(get_data, s, top, parent, name, &left_out, example, err) < 0)
 		return -1;
-	while ((got = get_data(s, &rest, err)) > 0)	/* the padding after the archive's end */
+	while ((got = get_data(s, &rest, err)) > 0) /* the padding after the archive's end */
 		;
 	while (got == 0 && !s->ended)
 		got = next_frame(s, &frame, err);
@@ -172,7 +179,8 @@ static int get(struct stream *s, const char *source, const char *top, const char
 		return -1;
 	if (left_out)
 		return error_set(err, ERROR_FAILED,
-				 "copied, but without %d entries that are devices, absolute links or the like, such as %s",
+				 "copied, but without %d entries that are devices, absolute links or the "
+				 "like, such as %s",
 				 left_out, example);
 	return 0;
 }

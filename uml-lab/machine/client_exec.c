@@ -29,30 +29,30 @@
 #include "uml-lab/base/loop.h"
 #include "uml-lab/machine/client_internal.h"
 
-#define STATUS_TIMEOUT 124	/* as timeout(1) */
-#define CLOSE_MS 3000		/* for the end of a command that was killed */
-#define CREDIT_STEP (32u << 10)	/* credit is given in pieces of this size, or when all is written */
+#define STATUS_TIMEOUT 124         /* as timeout(1) */
+#define CLOSE_MS       3000        /* for the end of a command that was killed */
+#define CREDIT_STEP    (32u << 10) /* credit is given in pieces of this size, or when all is written */
 
 struct session {
 	int control;
 	struct wire wire;
-	int in;				/* stdin; -1: at its end, or none */
-	const char *input;		/* or memory, instead */
+	int in;            /* stdin; -1: at its end, or none */
+	const char *input; /* or memory, instead */
 	size_t input_left;
-	bool input_ended;		/* the end was told */
-	uint32_t window;		/* bytes the agent takes now */
-	struct strbuf out[2];		/* for stdout and stderr */
-	int fds[2];			/* 1 and 2; -1: cannot be written any more */
-	struct strbuf *capture;		/* or this, instead */
+	bool input_ended;       /* the end was told */
+	uint32_t window;        /* bytes the agent takes now */
+	struct strbuf out[2];   /* for stdout and stderr */
+	int fds[2];             /* 1 and 2; -1: cannot be written any more */
+	struct strbuf *capture; /* or this, instead */
 	size_t capture_max;
-	uint32_t consumed;		/* not yet credited */
+	uint32_t consumed; /* not yet credited */
 	int signals;
-	int terms;			/* times we were asked to end */
+	int terms; /* times we were asked to end */
 	bool terminal;
 	bool started;
-	bool closing;			/* FRAME_CLOSE was sent: the time-out */
+	bool closing; /* FRAME_CLOSE was sent: the time-out */
 	bool ended;
-	int status;			/* wait status */
+	int status; /* wait status */
 };
 
 int client_exec_payload(const struct machine_exec *exec, struct strbuf *out, struct error *err)
@@ -84,12 +84,13 @@ int client_exec_payload(const struct machine_exec *exec, struct strbuf *out, str
 	if (strbuf_check(out, err) < 0)
 		return -1;
 	if (out->length > FRAME_PAYLOAD_MAX)
-		return error_set(err, ERROR_USAGE, "the command is too long: %zu of at most %u bytes", out->length,
-				 FRAME_PAYLOAD_MAX);
+		return error_set(err, ERROR_USAGE, "the command is too long: %zu of at most %u bytes",
+				 out->length, FRAME_PAYLOAD_MAX);
 	return 0;
 }
 
-static int queue(struct session *s, enum frame_type type, const void *payload, size_t length, struct error *err)
+static int queue(struct session *s, enum frame_type type, const void *payload, size_t length,
+		 struct error *err)
 {
 	if (wire_queue(&s->wire, type, CLIENT_CHANNEL, payload, length) < 0)
 		return error_set(err, ERROR_FAILED, "the machine's supervisor takes no requests");
@@ -121,7 +122,7 @@ static int take_output(struct session *s, const struct wire_frame *frame, struct
 		strbuf_add(s->capture, frame->payload, frame->length < room ? frame->length : room);
 		return give_credit(s, frame->length, err);
 	}
-	if (s->fds[stream] < 0)		/* nobody reads it any more */
+	if (s->fds[stream] < 0) /* nobody reads it any more */
 		return give_credit(s, frame->length, err);
 	if (s->out[stream].length + frame->length > FRAME_WINDOW)
 		return error_set(err, ERROR_FAILED, "the machine sent more than its window");
@@ -205,7 +206,7 @@ static int send_input(struct session *s, struct error *err)
 
 	if (got < 0 && (errno == EINTR || errno == EAGAIN))
 		return 0;
-	if (got <= 0)	/* also a terminal that hung up */
+	if (got <= 0) /* also a terminal that hung up */
 		return end_input(s, err);
 	s->window -= (uint32_t)got;
 	return queue(s, FRAME_DATA_IN, chunk, (size_t)got, err);
@@ -241,7 +242,7 @@ static int send_signals(struct session *s, struct error *err)
 		if (s->terms > 2)
 			return error_set(err, ERROR_FAILED, "terminated while the machine did not answer");
 		failed = info.ssi_signo != SIGWINCH ? queue(s, FRAME_SIGNAL, &signo, sizeof(signo), err)
-			 : s->terminal		    ? queue(s, FRAME_WINDOW_SIZE, &size, sizeof(size), err)
+			 : s->terminal              ? queue(s, FRAME_WINDOW_SIZE, &size, sizeof(size), err)
 						    : 0;
 		if (failed)
 			return -1;
@@ -353,7 +354,8 @@ static int begin(struct session *s, const struct machine_exec *exec, struct erro
 
 	wire_init(&s->wire, CLIENT_OUT_MAX, false);
 	s->window = FRAME_WINDOW;
-	if (client_exec_payload(exec, &payload, err) < 0 || queue(s, FRAME_EXEC, payload.data, payload.length, err) < 0)
+	if (client_exec_payload(exec, &payload, err) < 0 ||
+	    queue(s, FRAME_EXEC, payload.data, payload.length, err) < 0)
 		return -1;
 	if (s->in >= 0 || s->input)
 		return 0;
@@ -370,8 +372,11 @@ static void finish(struct session *s)
 int machine_exec(int control, const struct machine_exec *exec, struct error *err)
 {
 	static const int passed[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH, 0};
-	struct session s = {.control = control, .in = exec->no_stdin ? -1 : STDIN_FILENO,
-			    .fds = {STDOUT_FILENO, STDERR_FILENO}, .signals = -1, .terminal = exec->terminal};
+	struct session s = {.control = control,
+			    .in = exec->no_stdin ? -1 : STDIN_FILENO,
+			    .fds = {STDOUT_FILENO, STDERR_FILENO},
+			    .signals = -1,
+			    .terminal = exec->terminal};
 	cleanup_close int signals = -1;
 	sigset_t old;
 	int result;
@@ -399,8 +404,14 @@ int machine_exec(int control, const struct machine_exec *exec, struct error *err
 int machine_exec_capture(int control, const struct machine_exec *exec, const void *input, size_t input_length,
 			 size_t max, struct strbuf *output, int *status, struct error *err)
 {
-	struct session s = {.control = control, .in = -1, .input = input, .input_left = input_length, .fds = {-1, -1},
-			    .capture = output, .capture_max = output->length + max, .signals = -1};
+	struct session s = {.control = control,
+			    .in = -1,
+			    .input = input,
+			    .input_left = input_length,
+			    .fds = {-1, -1},
+			    .capture = output,
+			    .capture_max = output->length + max,
+			    .signals = -1};
 	int result = begin(&s, exec, err);
 
 	if (result == 0)
@@ -409,8 +420,8 @@ int machine_exec_capture(int control, const struct machine_exec *exec, const voi
 	if (result < 0 || strbuf_check(output, err) < 0)
 		return -1;
 	if (s.closing)
-		return error_set(err, ERROR_TIMEOUT, "%s did not end within %lld ms", exec->argv ? exec->argv[0] : "the shell",
-				 (long long)exec->timeout_ms);
+		return error_set(err, ERROR_TIMEOUT, "%s did not end within %lld ms",
+				 exec->argv ? exec->argv[0] : "the shell", (long long)exec->timeout_ms);
 	*status = s.status;
 	return 0;
 }

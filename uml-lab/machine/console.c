@@ -26,11 +26,11 @@
 #include "uml-lab/base/log.h"
 #include "uml-lab/machine/supervisor.h"
 
-#define LOG_MAX (16 << 20)
-#define REPLAY_MAX (256u << 10)
-#define INPUT_MAX (64u << 10)
-#define READ_SIZE 16384
-#define PASTE_CHUNK 1024u	/* bytes typed at once, see write_input() */
+#define LOG_MAX        (16 << 20)
+#define REPLAY_MAX     (256u << 10)
+#define INPUT_MAX      (64u << 10)
+#define READ_SIZE      16384
+#define PASTE_CHUNK    1024u /* bytes typed at once, see write_input() */
 #define PASTE_PAUSE_MS 10
 
 /* ---- the last output ---- */
@@ -146,7 +146,7 @@ static void rotate_log(struct supervisor *sv)
 	cleanup_free char *old = file_join(NULL, sv->spec->folder, "console.log.1");
 	struct error err = ERROR_INIT;
 
-	sv->console.log_size = 0;	/* even when it fails: tried again LOG_MAX bytes later */
+	sv->console.log_size = 0; /* even when it fails: tried again LOG_MAX bytes later */
 	if (!path || !old || rename(path, old) < 0)
 		return;
 	close(sv->console.log);

@@ -28,10 +28,10 @@
 #include "uml-lab/base/log.h"
 #include "uml-lab/machine/supervisor.h"
 
-#define CLIENTS_MAX 64
-#define CLIENT_OUT_MAX (8u << 20)	/* a window of one-byte frames has 3.3 MiB */
+#define CLIENTS_MAX         64
+#define CLIENT_OUT_MAX      (8u << 20) /* a window of one-byte frames has 3.3 MiB */
 #define CONSOLE_WAITING_MAX (512u << 10)
-#define FAREWELL_MS 500			/* for the last frames, when the supervisor ends */
+#define FAREWELL_MS         500 /* for the last frames, when the supervisor ends */
 
 /* A channel of a client: its number for it, and the agent's side. */
 struct client_channel {
@@ -45,13 +45,13 @@ struct client {
 	struct client *next;
 	struct supervisor *sv;
 	uint64_t number;
-	int fd;				/* -1: gone */
+	int fd; /* -1: gone */
 	struct loop_fd *source;
 	struct wire wire;
 	struct client_channel *channels;
 	bool watching, console, read_only;
-	bool skipping;			/* console output was left out */
-	uint16_t rows, columns;		/* of its terminal, for the console */
+	bool skipping;          /* console output was left out */
+	uint16_t rows, columns; /* of its terminal, for the console */
 };
 
 /* ---- a client's life ---- */
@@ -285,7 +285,8 @@ static bool attach_console(struct client *client, const struct wire_frame *frame
 	client->columns = le16toh(request.size.columns);
 	console_replay(client->sv, le32toh(request.replay), &replay);
 	for (size_t at = 0; at < replay.length;) {
-		size_t piece = replay.length - at < FRAME_PAYLOAD_MAX ? replay.length - at : FRAME_PAYLOAD_MAX;
+		size_t piece =
+			replay.length - at < FRAME_PAYLOAD_MAX ? replay.length - at : FRAME_PAYLOAD_MAX;
 
 		if (wire_queue(&client->wire, FRAME_CONSOLE_DATA, 0, replay.data + at, piece) < 0)
 			return false;
@@ -393,7 +394,8 @@ static void read_requests(struct client *client)
 		bool fine = frame.channel ? channel_frame(client, &frame) : machine_frame(client, &frame);
 
 		if (!fine) {
-			log_warn("a client sent a frame (type %u) that breaks the protocol's rules", frame.type);
+			log_warn("a client sent a frame (type %u) that breaks the protocol's rules",
+				 frame.type);
 			drop(client);
 		}
 	}
@@ -471,7 +473,8 @@ static int listen_at(const char *path, struct error *err)
 				 sizeof(address.sun_path) - 1);
 	memcpy(address.sun_path, path, strlen(path) + 1);
 	if (fd < 0 || (unlink(path) < 0 && errno != ENOENT) ||
-	    bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || chmod(path, 0600) < 0 || listen(fd, 32) < 0)
+	    bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || chmod(path, 0600) < 0 ||
+	    listen(fd, 32) < 0)
 		return error_errno(err, errno, "cannot listen on %s", path);
 	return steal_fd(&fd);
 }

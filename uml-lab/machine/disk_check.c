@@ -16,7 +16,7 @@
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/machine/supervisor.h"
 
-#define SPACE_MIN (16u << 20)	/* bytes free where an overlay lies, below which it isn't worth starting */
+#define SPACE_MIN (16u << 20) /* bytes free where an overlay lies, below which it isn't worth starting */
 
 /* Locks as the kernel takes them: F_SETLK over the whole file (ubd_kern.c, os_lock_file()). */
 static int check_lock(int fd, const char *path, short type, struct error *err)
@@ -27,21 +27,23 @@ static int check_lock(int fd, const char *path, short type, struct error *err)
 		return error_errno(err, errno, "cannot look for locks on %s", path);
 	if (lock.l_type == F_UNLCK)
 		return 0;
-	error_set(err, ERROR_STATE, "%s is in use by %s%d", path, lock.l_pid > 0 ? "process " : "another program: lock ",
-		  (int)lock.l_pid);
+	error_set(err, ERROR_STATE, "%s is in use by %s%d", path,
+		  lock.l_pid > 0 ? "process " : "another program: lock ", (int)lock.l_pid);
 	return error_hint(err, "a machine's disk can be used by one machine at a time");
 }
 
-static int mismatch(const char *path, const struct cow_header *header, const char *backing, const struct stat *st,
-		    struct error *err)
+static int mismatch(const char *path, const struct cow_header *header, const char *backing,
+		    const struct stat *st, struct error *err)
 {
 	if (header->size != (uint64_t)st->st_size)
 		error_set(err, ERROR_FAILED, "%s was made over a base of %llu bytes, but %s has %lld", path,
 			  (unsigned long long)header->size, backing, (long long)st->st_size);
 	else
-		error_set(err, ERROR_FAILED, "%s was changed after %s was made over it (modification times differ by %lld s)",
+		error_set(err, ERROR_FAILED,
+			  "%s was changed after %s was made over it (modification times differ by %lld s)",
 			  backing, path, (long long)st->st_mtime - (long long)header->mtime);
-	return error_hint(err, "what the machine wrote fits the old base only: put that back, or reset the machine");
+	return error_hint(
+		err, "what the machine wrote fits the old base only: put that back, or reset the machine");
 }
 
 static int check_backing(const struct machine_disk *disk, const struct cow_header *header, struct error *err)
@@ -55,7 +57,8 @@ static int check_backing(const struct machine_disk *disk, const struct cow_heade
 	if (!S_ISREG(st.st_mode))
 		return error_set(err, ERROR_FAILED, "the base image %s is no regular file", disk->backing);
 	if (cow_header_read(fd, &below, NULL) != 0)
-		return error_set(err, ERROR_FAILED, "%s is itself an overlay: the kernel's ubd driver cannot stack them",
+		return error_set(err, ERROR_FAILED,
+				 "%s is itself an overlay: the kernel's ubd driver cannot stack them",
 				 disk->backing);
 	if (!cow_header_matches(header, (uint64_t)st.st_size, &st))
 		return mismatch(disk->path, header, disk->backing, &st, err);
@@ -80,11 +83,11 @@ int disk_check(const struct machine_disk *disk, struct error *err)
 		return error_set(err, ERROR_FAILED, "the disk %s is %s", disk->path,
 				 cow ? "an overlay, but its base is not known" : "empty");
 	if (disk->backing && !cow)
-		return error_set(err, ERROR_FAILED, "%s is no overlay (COW file): its header is missing or damaged",
-				 disk->path);
+		return error_set(err, ERROR_FAILED,
+				 "%s is no overlay (COW file): its header is missing or damaged", disk->path);
 	if (disk->backing && header.format != COW_V3)
-		return error_set(err, ERROR_FAILED, "%s is an overlay of format %s; the kernel needs V3", disk->path,
-				 cow_format_name(header.format));
+		return error_set(err, ERROR_FAILED, "%s is an overlay of format %s; the kernel needs V3",
+				 disk->path, cow_format_name(header.format));
 	if (check_lock(fd, disk->path, F_WRLCK, err) < 0)
 		return -1;
 	return disk->backing ? check_backing(disk, &header, err) : 0;
@@ -97,13 +100,14 @@ int disk_check_space(const struct machine_spec *spec, struct error *err)
 		char human[16];
 
 		if (statvfs(spec->disks[i].path, &fs) < 0)
-			return error_errno(err, errno, "cannot look for free space at %s", spec->disks[i].path);
+			return error_errno(err, errno, "cannot look for free space at %s",
+					   spec->disks[i].path);
 		uint64_t left = (uint64_t)fs.f_bavail * fs.f_frsize;
 
 		if (left >= SPACE_MIN)
 			continue;
-		error_set(err, ERROR_FAILED, "no space left on the file system of %s: %s free", spec->disks[i].path,
-			  str_human_size(left, human, sizeof(human)));
+		error_set(err, ERROR_FAILED, "no space left on the file system of %s: %s free",
+			  spec->disks[i].path, str_human_size(left, human, sizeof(human)));
 		return error_hint(err, "free some space there (uml-lab gc, uml-lab reset) and try again");
 	}
 	return 0;
@@ -126,10 +130,13 @@ int disk_check_memory(const struct machine_spec *spec, bool no_namespaces, struc
 	else if (sandbox_namespaces_work(reason, sizeof(reason)))
 		return 0;
 	if (shm.f_flag & ST_NOEXEC)
-		error_set(err, ERROR_FAILED, "/dev/shm is mounted noexec, and no private one can be made (%s)", reason);
+		error_set(err, ERROR_FAILED,
+			  "/dev/shm is mounted noexec, and no private one can be made (%s)", reason);
 	else
-		error_set(err, ERROR_FAILED, "/dev/shm has %s free, the machine needs %s, and no private one can be made (%s)",
+		error_set(err, ERROR_FAILED,
+			  "/dev/shm has %s free, the machine needs %s, and no private one can be made (%s)",
 			  str_human_size(left, human, sizeof(human)),
 			  str_human_size(spec->memory, wanted, sizeof(wanted)), reason);
-	return error_hint(err, "ask the administrator to allow user namespaces, or to remount /dev/shm with exec and more room");
+	return error_hint(err, "ask the administrator to allow user namespaces, or to remount /dev/shm with "
+			       "exec and more room");
 }

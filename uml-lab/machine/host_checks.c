@@ -15,13 +15,14 @@
 #include "uml-lab/machine/machine.h"
 #include "uml-lab/machine/sandbox.h"
 
-#define FILES_ENOUGH 4096		/* hostfs holds one descriptor for each open inode */
-#define SPACE_ENOUGH (2ull << 30)	/* bytes: a Debian image and a few overlays */
-#define SHM_ENOUGH (256ull << 20)
+#define FILES_ENOUGH 4096         /* hostfs holds one descriptor for each open inode */
+#define SPACE_ENOUGH (2ull << 30) /* bytes: a Debian image and a few overlays */
+#define SHM_ENOUGH   (256ull << 20)
 
 enum { OK, WARNING, BROKEN };
 
-static void __attribute__((format(printf, 3, 4))) say(struct host_check *check, int level, const char *fmt, ...)
+static void __attribute__((format(printf, 3, 4)))
+say(struct host_check *check, int level, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -44,7 +45,8 @@ static void check_namespaces(struct host_check *check)
 		say(check, OK, "allowed: each machine runs in a sandbox of its own");
 		return;
 	}
-	say(check, WARNING, "not usable (%s): machines are held together by their process group only", reason);
+	say(check, WARNING, "not usable (%s): machines are held together by their process group only",
+	    reason);
 	remedy(check, "allow unprivileged user namespaces: sysctl kernel.unprivileged_userns_clone=1, "
 		      "user.max_user_namespaces above 0, or an AppArmor profile for uml-lab");
 }
@@ -85,10 +87,12 @@ static void check_shm(struct host_check *check)
 		say(check, OK, "%s free%s; each machine gets one of its own", free_space,
 		    fs.f_flag & ST_NOEXEC ? ", noexec" : "");
 	else
-		say(check, BROKEN, "%s free%s: guests' memory cannot lie there, and no private one can be made (%s)",
+		say(check, BROKEN,
+		    "%s free%s: guests' memory cannot lie there, and no private one can be made (%s)",
 		    free_space, fs.f_flag & ST_NOEXEC ? ", noexec" : "", reason);
 	if (check->level)
-		remedy(check, "remount it: mount -o remount,exec,size=50% /dev/shm; or allow user namespaces");
+		remedy(check,
+		       "remount it: mount -o remount,exec,size=50% /dev/shm; or allow user namespaces");
 }
 
 static void check_kernels(struct host_check *check)
@@ -159,8 +163,11 @@ static void check_space(struct host_check *check)
 	}
 	uint64_t left = (uint64_t)fs.f_bavail * fs.f_frsize;
 
-	say(check, left >= SPACE_ENOUGH ? OK : left >= SPACE_ENOUGH / 16 ? WARNING : BROKEN, "%s free in %s",
-	    str_human_size(left, human, sizeof(human)), state);
+	say(check,
+	    left >= SPACE_ENOUGH        ? OK
+	    : left >= SPACE_ENOUGH / 16 ? WARNING
+					: BROKEN,
+	    "%s free in %s", str_human_size(left, human, sizeof(human)), state);
 	if (check->level)
 		remedy(check, "free some space (uml-lab gc), or set XDG_STATE_HOME to a roomier place");
 }
@@ -245,9 +252,15 @@ int machine_host_checks(struct host_check *checks, int max)
 		const char *name;
 		void (*fn)(struct host_check *check);
 	} all[] = {
-		{"user namespaces", check_namespaces}, {"/dev/shm", check_shm},	    {"UML kernels", check_kernels},
-		{"ptrace", check_ptrace},	       {"open files", check_files}, {"disk space", check_space},
-		{"/dev/fuse", check_fuse},	       {"runtime folder", check_runtime}, {"own programs", check_own},
+		{"user namespaces", check_namespaces},
+		{"/dev/shm", check_shm},
+		{"UML kernels", check_kernels},
+		{"ptrace", check_ptrace},
+		{"open files", check_files},
+		{"disk space", check_space},
+		{"/dev/fuse", check_fuse},
+		{"runtime folder", check_runtime},
+		{"own programs", check_own},
 		{"image tools", check_tools},
 	};
 	int count = 0;

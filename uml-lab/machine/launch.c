@@ -16,7 +16,7 @@
 #include "uml-lab/base/log.h"
 #include "uml-lab/machine/supervisor.h"
 
-#define LINES 3				/* con0, con1, agent */
+#define LINES          3 /* con0, con1, agent */
 #define EARLY_LINE_MAX 1024
 
 /* How UML says that the guest wants to reboot: see uml_args.c. */
@@ -29,7 +29,8 @@ static void early_lines(struct supervisor *sv)
 	struct strbuf *line = &sv->early_line;
 	char *end;
 
-	while (line->length && ((end = memchr(line->data, '\n', line->length)) || line->length > EARLY_LINE_MAX)) {
+	while (line->length &&
+	       ((end = memchr(line->data, '\n', line->length)) || line->length > EARLY_LINE_MAX)) {
 		size_t length = end ? (size_t)(end - line->data) : line->length;
 
 		while (end && length && line->data[length - 1] == '\r')
@@ -111,7 +112,7 @@ void launch_cleanup(struct supervisor *sv)
 }
 
 struct ends {
-	int ours[LINES + 1], theirs[LINES + 1];	/* the last pair is the pipe */
+	int ours[LINES + 1], theirs[LINES + 1]; /* the last pair is the pipe */
 };
 
 static void close_ends(struct ends *ends)
@@ -160,7 +161,9 @@ static int start(struct supervisor *sv, const struct strv *argv, const struct en
 {
 	const char *wanted = getenv("UML_LAB_SANDBOX");
 	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	int fds[] = {null, ends->theirs[LINES], ends->theirs[LINES], ends->theirs[0], ends->theirs[1], ends->theirs[2]};
+	int fds[] = {
+		null,           ends->theirs[LINES], ends->theirs[LINES], ends->theirs[0], ends->theirs[1],
+		ends->theirs[2]};
 	struct sandbox_spec spec = {
 		.program = sv->spec->kernel.path,
 		.argv = (const char *const *)argv->items,
@@ -197,8 +200,8 @@ int launch_kernel(struct supervisor *sv, struct error *err)
 		launch_cleanup(sv);
 		return error_prefix(err, "cannot start the machine");
 	}
-	log_info("kernel %s runs as process %d, sandbox: %s", sv->spec->kernel.release, sv->sandbox.kernel.pid,
-		 sv->sandbox.walls);
+	log_info("kernel %s runs as process %d, sandbox: %s", sv->spec->kernel.release,
+		 sv->sandbox.kernel.pid, sv->sandbox.walls);
 	boot_begin(sv);
 	supervisor_set_state(sv, MACHINE_BOOTING, "");
 	return 0;

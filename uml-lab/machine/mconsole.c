@@ -20,8 +20,8 @@
 #include "uml-lab/base/log.h"
 #include "uml-lab/machine/supervisor.h"
 
-#define MCONSOLE_MAGIC 0xcafebabeu
-#define MCONSOLE_VERSION 2u
+#define MCONSOLE_MAGIC    0xcafebabeu
+#define MCONSOLE_VERSION  2u
 #define MCONSOLE_MAX_DATA 512
 
 enum notify_type { NOTIFY_SOCKET = 0, NOTIFY_PANIC = 1, NOTIFY_HANG = 2, NOTIFY_USER = 3 };
@@ -59,7 +59,8 @@ static void note_socket(struct supervisor *sv, const char *path)
 	if (path[0] == '/')
 		n = snprintf(sv->mconsole.socket, sizeof(sv->mconsole.socket), "%s", path);
 	else
-		n = snprintf(sv->mconsole.socket, sizeof(sv->mconsole.socket), "%s/%s", sv->spec->runtime, path);
+		n = snprintf(sv->mconsole.socket, sizeof(sv->mconsole.socket), "%s/%s", sv->spec->runtime,
+			     path);
 	if (n >= (int)sizeof(sv->mconsole.socket))
 		sv->mconsole.socket[0] = '\0';
 }
@@ -69,9 +70,10 @@ void mconsole_drain(struct supervisor *sv)
 	struct mconsole_notify notify;
 	ssize_t got;
 
-	while (sv->mconsole.notify >= 0 && (got = recv(sv->mconsole.notify, &notify, sizeof(notify), MSG_DONTWAIT)) >= 0) {
-		if (got <= (ssize_t)offsetof(struct mconsole_notify, data) || notify.magic != MCONSOLE_MAGIC ||
-		    notify.version != MCONSOLE_VERSION)
+	while (sv->mconsole.notify >= 0 &&
+	       (got = recv(sv->mconsole.notify, &notify, sizeof(notify), MSG_DONTWAIT)) >= 0) {
+		if (got <= (ssize_t)offsetof(struct mconsole_notify, data) ||
+		    notify.magic != MCONSOLE_MAGIC || notify.version != MCONSOLE_VERSION)
 			continue;
 		/* `length` is the sender's; what counts is what came. */
 		size_t room = (size_t)got - offsetof(struct mconsole_notify, data);
@@ -106,7 +108,8 @@ int mconsole_open(struct supervisor *sv, struct error *err)
 		return -1;
 	sv->mconsole.notify = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (sv->mconsole.notify < 0 || (unlink(path) < 0 && errno != ENOENT) ||
-	    bind(sv->mconsole.notify, (struct sockaddr *)&address, sizeof(address)) < 0 || chmod(path, 0600) < 0)
+	    bind(sv->mconsole.notify, (struct sockaddr *)&address, sizeof(address)) < 0 ||
+	    chmod(path, 0600) < 0)
 		return error_errno(err, errno, "cannot listen on %s", path);
 	sv->mconsole.source = loop_add_fd(sv->loop, sv->mconsole.notify, EPOLLIN, on_notify, sv, err);
 	return sv->mconsole.source ? 0 : -1;
@@ -127,8 +130,8 @@ void mconsole_close(struct supervisor *sv)
 /* The kernel answers to the sender's address, so the socket needs one; an abstract one leaves no file behind. */
 int mconsole_send(struct supervisor *sv, const char *command, struct error *err)
 {
-	struct mconsole_request request = {.magic = MCONSOLE_MAGIC, .version = MCONSOLE_VERSION,
-					   .length = (uint32_t)strlen(command)};
+	struct mconsole_request request = {
+		.magic = MCONSOLE_MAGIC, .version = MCONSOLE_VERSION, .length = (uint32_t)strlen(command)};
 	struct sockaddr_un address, own = {.sun_family = AF_UNIX};
 	cleanup_close int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
@@ -138,7 +141,8 @@ int mconsole_send(struct supervisor *sv, const char *command, struct error *err)
 		return -1;
 	snprintf(request.data, sizeof(request.data), "%s", command);
 	if (fd < 0 || bind(fd, (struct sockaddr *)&own, sizeof(sa_family_t)) < 0 ||
-	    sendto(fd, &request, sizeof(request), MSG_NOSIGNAL, (struct sockaddr *)&address, sizeof(address)) < 0)
+	    sendto(fd, &request, sizeof(request), MSG_NOSIGNAL, (struct sockaddr *)&address,
+		   sizeof(address)) < 0)
 		return error_errno(err, errno, "cannot send '%s' to the management console", command);
 	return 0;
 }

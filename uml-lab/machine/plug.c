@@ -25,9 +25,9 @@
 #include "uml-lab/base/log.h"
 #include "uml-lab/machine/supervisor.h"
 
-#define QUICK_MS 10000
-#define DEATHS_MAX 8
-#define DELAY_MS 250		/* doubled with each quick death */
+#define QUICK_MS     10000
+#define DEATHS_MAX   8
+#define DELAY_MS     250 /* doubled with each quick death */
 #define END_GRACE_MS 2000
 
 struct plug_request {
@@ -35,8 +35,8 @@ struct plug_request {
 	uint32_t sequence;
 	enum netplug_type type;
 	size_t port;
-	char *spec;		/* of forwards */
-	uint64_t client;	/* who waits for the answer, 0: nobody */
+	char *spec;      /* of forwards */
+	uint64_t client; /* who waits for the answer, 0: nobody */
 };
 
 static void start_plug(struct supervisor *sv);
@@ -57,8 +57,11 @@ static struct plug_request *remember(struct plug *plug, enum netplug_type type, 
 
 	if (!request)
 		return NULL;
-	*request = (struct plug_request){.next = plug->requests, .sequence = ++plug->sequence, .type = type,
-					 .port = port, .client = client};
+	*request = (struct plug_request){.next = plug->requests,
+					 .sequence = ++plug->sequence,
+					 .type = type,
+					 .port = port,
+					 .client = client};
 	if (spec && !(request->spec = str_dup(spec, NULL))) {
 		free(request);
 		return NULL;
@@ -112,17 +115,20 @@ static void send_connection(struct supervisor *sv, size_t i)
 
 	if (request)
 		log_failure(netplug_control_send_connect(sv->plug.control, request->sequence, (uint32_t)i,
-							 sv->plug.ports[i].connection, &err), &err);
+							 sv->plug.ports[i].connection, &err),
+			    &err);
 }
 
-static int send_forward(struct supervisor *sv, size_t i, bool add, const char *spec, uint64_t client, struct error *err)
+static int send_forward(struct supervisor *sv, size_t i, bool add, const char *spec, uint64_t client,
+			struct error *err)
 {
-	struct plug_request *request = remember(&sv->plug, add ? NETPLUG_FORWARD_ADD : NETPLUG_FORWARD_REMOVE, i, spec,
-						client);
+	struct plug_request *request =
+		remember(&sv->plug, add ? NETPLUG_FORWARD_ADD : NETPLUG_FORWARD_REMOVE, i, spec, client);
 
 	if (!request)
 		return error_oom(err);
-	if (netplug_control_send_forward(sv->plug.control, request->sequence, (uint32_t)i, add, spec, err) == 0)
+	if (netplug_control_send_forward(sv->plug.control, request->sequence, (uint32_t)i, add, spec, err) ==
+	    0)
 		return 0;
 	free_request(take_request(&sv->plug, request->sequence));
 	return -1;
@@ -146,7 +152,8 @@ static void note_forward(struct supervisor *sv, size_t port, const char *spec, c
 	struct netplug_forward a, b;
 
 	for (size_t i = 0; i < forwards->count; i++)
-		if (netplug_forward_parse(spec, &a, NULL) < 0 || netplug_forward_parse(forwards->items[i], &b, NULL) < 0 ||
+		if (netplug_forward_parse(spec, &a, NULL) < 0 ||
+		    netplug_forward_parse(forwards->items[i], &b, NULL) < 0 ||
 		    !netplug_forward_same_host(&a, &b))
 			strv_add(&kept, forwards->items[i], NULL);
 	if (with)
@@ -177,8 +184,8 @@ static void note_problem(struct supervisor *sv, const struct plug_request *reque
 	char *problem = sv->plug.problem;
 	char said[sizeof(sv->plug.problem)];
 
-	snprintf(said, sizeof(said), "network, eth%zu%s%.127s: %.300s", request->port, request->spec ? ", forward " : "",
-		 request->spec ? request->spec : "", text);
+	snprintf(said, sizeof(said), "network, eth%zu%s%.127s: %.300s", request->port,
+		 request->spec ? ", forward " : "", request->spec ? request->spec : "", text);
 	console_note(sv, "%s", said);
 	if (!problem[0])
 		memcpy(problem, said, sizeof(said));
@@ -238,12 +245,14 @@ void plug_forward(struct supervisor *sv, struct client *client, const char *text
 	size_t port;
 
 	if (strv_split(&words, text, ' ', &err) < 0 || !parse_request(sv, &words, &port))
-		client_answer_failure(client, ERROR_USAGE, "wanted: add|remove|list, a SLIRP interface of the machine, a forward");
+		client_answer_failure(client, ERROR_USAGE,
+				      "wanted: add|remove|list, a SLIRP interface of the machine, a forward");
 	else if (str_eq(words.items[0], "list"))
 		list_forwards(client, &sv->plug.ports[port].forwards);
 	else if (netplug_forward_parse(words.items[2], &forward, &err) < 0 ||
 		 (sv->plug.control < 0 && error_set(&err, ERROR_FAILED, "uml-netplug does not run now")) ||
-		 send_forward(sv, port, str_eq(words.items[0], "add"), words.items[2], client_number(client), &err) < 0)
+		 send_forward(sv, port, str_eq(words.items[0], "add"), words.items[2], client_number(client),
+			      &err) < 0)
 		client_answer_failure(client, err.kind, err.message);
 }
 
@@ -276,7 +285,8 @@ static void on_guest(void *arg, int listener, uint32_t events)
 	(void)events;
 	if (fd < 0)
 		return;
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || !sandbox_contains(&sv->sandbox, peer.pid)) {
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 ||
+	    !sandbox_contains(&sv->sandbox, peer.pid)) {
 		log_warn("a process that is not the guest's (%d) connected to %s", (int)peer.pid, port->path);
 		return;
 	}
@@ -298,7 +308,8 @@ static void replay(struct supervisor *sv)
 
 	for (size_t i = 0; i < sv->plug.port_count; i++) {
 		const struct plug_port *port = &sv->plug.ports[i];
-		const struct strv *forwards = sv->plug.forwarded ? &port->forwards : &sv->spec->interfaces[i].forwards;
+		const struct strv *forwards =
+			sv->plug.forwarded ? &port->forwards : &sv->spec->interfaces[i].forwards;
 
 		send_port(sv, i);
 		if (port->connection >= 0)
@@ -322,7 +333,7 @@ static void on_control(void *arg, int fd, uint32_t events)
 		else if (message.header.type == NETPLUG_REPLY)
 			take_reply(sv, message.header.sequence, &message.u.reply);
 	}
-	if (got < 0) {	/* its end is seen by its pidfd */
+	if (got < 0) { /* its end is seen by its pidfd */
 		loop_remove_fd(sv->plug.control_source);
 		sv->plug.control_source = NULL;
 	}
@@ -390,8 +401,13 @@ static int spawn(struct supervisor *sv, struct error *err)
 	ours = pair[0];
 	theirs = pair[1];
 	struct child_fd fds[] = {{theirs, 3}};
-	struct child_spec spec = {.argv = argv, .fds = fds, .fd_count = ARRAY_SIZE(fds), .null_stdin = true,
-				  .new_session = true, .death_signal = SIGKILL, .no_new_privs = true};
+	struct child_spec spec = {.argv = argv,
+				  .fds = fds,
+				  .fd_count = ARRAY_SIZE(fds),
+				  .null_stdin = true,
+				  .new_session = true,
+				  .death_signal = SIGKILL,
+				  .no_new_privs = true};
 
 	if (child_spawn(&plug->child, &spec, err) < 0)
 		return -1;
@@ -451,7 +467,7 @@ int plug_open(struct supervisor *sv, struct error *err)
 		return error_oom(err);
 	for (; plug->port_count < sv->spec->interface_count; plug->port_count++)
 		if (open_port(sv, plug->port_count, err) < 0) {
-			plug->port_count++;	/* so that plug_close() looks at it too */
+			plug->port_count++; /* so that plug_close() looks at it too */
 			return -1;
 		}
 	plug->timer = loop_add_timer(sv->loop, -1, on_timer, sv, err);
@@ -465,7 +481,7 @@ void plug_close(struct supervisor *sv)
 {
 	struct plug *plug = &sv->plug;
 
-	forget_plug(sv);	/* closes the control socket: the plug ends by itself */
+	forget_plug(sv); /* closes the control socket: the plug ends by itself */
 	if (plug->child.pid && child_wait(&plug->child, END_GRACE_MS, NULL, NULL) < 0)
 		child_end(&plug->child, 0);
 	for (size_t i = 0; i < plug->port_count; i++) {

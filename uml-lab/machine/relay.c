@@ -25,7 +25,7 @@
 #include "uml-lab/base/log.h"
 #include "uml-lab/machine/supervisor.h"
 
-#define OUT_MAX (2u << 20)
+#define OUT_MAX   (2u << 20)
 #define CONGESTED (512u << 10)
 
 bool relay_congested(const struct supervisor *sv)
@@ -38,7 +38,8 @@ static void watch(struct supervisor *sv)
 	struct relay *relay = &sv->relay;
 	bool writing = relay->wire.out.length > 0 && relay->wire.allowance > 0;
 
-	if (writing != relay->writing && loop_set_events(relay->source, writing ? EPOLLIN | EPOLLOUT : EPOLLIN) == 0)
+	if (writing != relay->writing &&
+	    loop_set_events(relay->source, writing ? EPOLLIN | EPOLLOUT : EPOLLIN) == 0)
 		relay->writing = writing;
 }
 
@@ -49,7 +50,7 @@ static void flush(struct supervisor *sv)
 
 	if (!relay->source)
 		return;
-	wire_write(&relay->wire, relay->fd);	/* a broken line is seen by reading */
+	wire_write(&relay->wire, relay->fd); /* a broken line is seen by reading */
 	watch(sv);
 	if (was && !relay_congested(sv)) {
 		control_resume(sv);
@@ -57,7 +58,8 @@ static void flush(struct supervisor *sv)
 	}
 }
 
-int relay_send(struct supervisor *sv, enum frame_type type, uint32_t channel, const void *payload, size_t length)
+int relay_send(struct supervisor *sv, enum frame_type type, uint32_t channel, const void *payload,
+	       size_t length)
 {
 	struct relay *relay = &sv->relay;
 
@@ -90,7 +92,8 @@ struct channel *relay_open(struct supervisor *sv, channel_fn fn, void *arg, stru
 		return NULL;
 	}
 	if (relay->channel_count >= FRAME_CHANNELS_MAX) {
-		error_set(err, ERROR_STATE, "too many commands run in the machine at once (%u)", FRAME_CHANNELS_MAX);
+		error_set(err, ERROR_STATE, "too many commands run in the machine at once (%u)",
+			  FRAME_CHANNELS_MAX);
 		return NULL;
 	}
 	channel = calloc(1, sizeof(*channel));
@@ -159,7 +162,7 @@ static void channel_frame(struct supervisor *sv, const struct wire_frame *frame)
 		return;
 	if (frame->type == FRAME_DATA_OUT || frame->type == FRAME_DATA_ERR)
 		channel->pending += frame->length;
-	if (!channel->fn) {	/* nobody waits for it: keep it going until its end */
+	if (!channel->fn) { /* nobody waits for it: keep it going until its end */
 		if (frame->length && (frame->type == FRAME_DATA_OUT || frame->type == FRAME_DATA_ERR))
 			relay_credit(sv, channel, frame->length);
 	} else if (channel->pending > FRAME_WINDOW) {
@@ -211,11 +214,12 @@ static void on_line(void *arg, int fd, uint32_t events)
 		} else {
 			channel_frame(sv, &frame);
 		}
-		if (!relay->source)	/* what the frame led to ended the line */
+		if (!relay->source) /* what the frame led to ended the line */
 			return;
 	}
 	if (relay->wire.skipped) {
-		log_warn("%llu bytes on the agent's line were no frames", (unsigned long long)relay->wire.skipped);
+		log_warn("%llu bytes on the agent's line were no frames",
+			 (unsigned long long)relay->wire.skipped);
 		relay->wire.skipped = 0;
 	}
 	if (got == 0 || (got < 0 && errno != EAGAIN))

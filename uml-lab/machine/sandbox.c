@@ -48,20 +48,20 @@
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/base/str.h"
 
-#define SAFE_FD 512		/* where the keeper parks the descriptors it keeps */
-#define SANDBOX_FDS_MAX 16
+#define SAFE_FD          512 /* where the keeper parks the descriptors it keeps */
+#define SANDBOX_FDS_MAX  16
 #define START_TIMEOUT_MS 10000
-#define CAPABILITIES 64		/* more than any kernel has */
-#define SHM_EXTRA (64u << 20)	/* bytes: page tables, the kernel's own image */
+#define CAPABILITIES     64          /* more than any kernel has */
+#define SHM_EXTRA        (64u << 20) /* bytes: page tables, the kernel's own image */
 
 #define NAMESPACES (CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWUTS)
 
 enum note_kind {
-	NOTE_KERNEL = 'K',	/* sent by the program's process: its credentials are what counts */
-	NOTE_RUNNING = 'R',	/* exec worked */
-	NOTE_WALLS = 'W',	/* a wall could not be built: code, text */
-	NOTE_FAILED = 'F',	/* exec or what comes before it failed: code, text */
-	NOTE_EXIT = 'X',	/* code is the wait status */
+	NOTE_KERNEL = 'K',  /* sent by the program's process: its credentials are what counts */
+	NOTE_RUNNING = 'R', /* exec worked */
+	NOTE_WALLS = 'W',   /* a wall could not be built: code, text */
+	NOTE_FAILED = 'F',  /* exec or what comes before it failed: code, text */
+	NOTE_EXIT = 'X',    /* code is the wait status */
 };
 
 /* One packet on the link. */
@@ -220,7 +220,7 @@ static void keep(pid_t program, int link, int signals)
 		}
 		if (poll(p, 2, -1) < 0 && errno != EINTR)
 			return;
-		if (p[0].revents)	/* nobody writes to us: this is the end of file */
+		if (p[0].revents) /* nobody writes to us: this is the end of file */
 			return;
 		while (read(signals, &info, sizeof(info)) == sizeof(info))
 			if (info.ssi_signo == SIGTERM)
@@ -267,7 +267,8 @@ static void set_limits(void)
 	setrlimit(RLIMIT_CORE, &core);
 }
 
-static _Noreturn void keeper_main(const struct sandbox_spec *spec, int link, bool namespaces, uid_t uid, gid_t gid)
+static _Noreturn void keeper_main(const struct sandbox_spec *spec, int link, bool namespaces, uid_t uid,
+				  gid_t gid)
 {
 	const char *failed = NULL;
 	int signals;
@@ -309,8 +310,8 @@ static int receive_note(int link, int timeout_ms, struct note *note, pid_t *send
 		char space[CMSG_SPACE(sizeof(struct ucred))];
 	} control;
 	struct iovec iov = {note, sizeof(*note)};
-	struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
-				 .msg_controllen = sizeof(control)};
+	struct msghdr message = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
 	struct cmsghdr *c;
 	int ready;
 
@@ -355,11 +356,13 @@ static int await_start(struct sandbox *sandbox, const struct sandbox_spec *spec,
 			break;
 		}
 	}
-	return error_set(err, ERROR_FAILED, "cannot start %s: the sandbox ended or did not answer", spec->program);
+	return error_set(err, ERROR_FAILED, "cannot start %s: the sandbox ended or did not answer",
+			 spec->program);
 }
 
 /* One attempt, with or without namespaces; results as await_start(). Nothing is left unless 0. */
-static int attempt(struct sandbox *sandbox, const struct sandbox_spec *spec, bool namespaces, struct error *err)
+static int attempt(struct sandbox *sandbox, const struct sandbox_spec *spec, bool namespaces,
+		   struct error *err)
 {
 	cleanup_close int ours = -1, theirs = -1;
 	uid_t uid = geteuid();
@@ -376,7 +379,8 @@ static int attempt(struct sandbox *sandbox, const struct sandbox_spec *spec, boo
 	if (pid == 0)
 		keeper_main(spec, theirs, namespaces, uid, gid);
 	if (pid < 0 && namespaces) {
-		snprintf(sandbox->walls, sizeof(sandbox->walls), "process-group: user namespaces: %s", strerror(errno));
+		snprintf(sandbox->walls, sizeof(sandbox->walls), "process-group: user namespaces: %s",
+			 strerror(errno));
 		return 1;
 	}
 	if (pid < 0)

@@ -23,9 +23,10 @@ static json_t *interface_json(const struct supervisor *sv, size_t i)
 
 	snprintf(name, sizeof(name), "eth%zu", i);
 	snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5]);
-	return json_pack("{s:s, s:b, s:s*, s:s, s:o, s:o, s:b}", "name", name, "slirp", iface->slirp, "network",
-			 iface->network, "mac", mac, "addresses", strings(&iface->addresses), "forwards",
-			 port ? strings(&port->forwards) : json_array(), "connected", port && port->connection >= 0);
+	return json_pack("{s:s, s:b, s:s*, s:s, s:o, s:o, s:b}", "name", name, "slirp", iface->slirp,
+			 "network", iface->network, "mac", mac, "addresses", strings(&iface->addresses),
+			 "forwards", port ? strings(&port->forwards) : json_array(), "connected",
+			 port && port->connection >= 0);
 }
 
 static json_t *process_json(const struct process_id *id)
@@ -43,13 +44,14 @@ char *status_json(struct supervisor *sv, struct error *err)
 	for (size_t i = 0; i < sv->spec->interface_count; i++)
 		json_array_append_new(interfaces, interface_json(sv, i));
 	/* Causes quote the guest: what is not UTF-8 would make json_pack fail, so it is packed apart. */
-	root = json_pack("{s:s, s:s, s:s, s:b, s:s, s:s, s:I, s:I, s:i, s:b, s:b, s:o, s:o, s:o, s:o}", "session",
-			 sv->spec->session, "name", sv->spec->name, "state", machine_state_name(sv->state), "login",
-			 sv->boot.login, "kernel", sv->spec->kernel.release, "sandbox", sv->sandbox.walls, "memory",
-			 (json_int_t)sv->spec->memory, "ready_ms", (json_int_t)sv->ready_ms, "restarts", sv->restarts,
-			 "set_up", sv->set_up, "agent", sv->relay.hello && sv->relay.fd >= 0, "supervisor",
-			 process_json(&sv->self), "process", process_json(&sv->sandbox.kernel), "plug",
-			 process_json(&sv->plug.id), "interfaces", interfaces);
+	root = json_pack("{s:s, s:s, s:s, s:b, s:s, s:s, s:I, s:I, s:i, s:b, s:b, s:o, s:o, s:o, s:o}",
+			 "session", sv->spec->session, "name", sv->spec->name, "state",
+			 machine_state_name(sv->state), "login", sv->boot.login, "kernel",
+			 sv->spec->kernel.release, "sandbox", sv->sandbox.walls, "memory",
+			 (json_int_t)sv->spec->memory, "ready_ms", (json_int_t)sv->ready_ms, "restarts",
+			 sv->restarts, "set_up", sv->set_up, "agent", sv->relay.hello && sv->relay.fd >= 0,
+			 "supervisor", process_json(&sv->self), "process", process_json(&sv->sandbox.kernel),
+			 "plug", process_json(&sv->plug.id), "interfaces", interfaces);
 	if (root)
 		json_object_set_new(root, "cause", json_string(sv->cause) ?: json_string("(not text)"));
 	text = root ? json_dumps(root, JSON_COMPACT) : NULL;

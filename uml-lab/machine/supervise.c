@@ -41,17 +41,17 @@
 #include "uml-lab/machine/supervisor.h"
 
 #define BACKOFF_FIRST_MS 1000
-#define BACKOFF_MAX_MS 60000
-#define FAILURES_MAX 5		/* in a row without READY: then it is given up */
-#define QUICK_MS 5000		/* a guest that reboots sooner has to wait a little */
-#define LOG_MAX (4 << 20)	/* supervisor.log, before it becomes supervisor.log.1 */
-#define SWEEP_MS 5000
-#define LINGER_AGE_MS 5000	/* a machine that ended sooner waits LINGER_MS for somebody to hear why */
-#define LINGER_MS 1000
+#define BACKOFF_MAX_MS   60000
+#define FAILURES_MAX     5         /* in a row without READY: then it is given up */
+#define QUICK_MS         5000      /* a guest that reboots sooner has to wait a little */
+#define LOG_MAX          (4 << 20) /* supervisor.log, before it becomes supervisor.log.1 */
+#define SWEEP_MS         5000
+#define LINGER_AGE_MS    5000 /* a machine that ended sooner waits LINGER_MS for somebody to hear why */
+#define LINGER_MS        1000
 
 static const char *const state_names[] = {
-	[MACHINE_STARTING] = "starting",     [MACHINE_BOOTING] = "booting",   [MACHINE_SETTING_UP] = "setting-up",
-	[MACHINE_READY] = "ready",	     [MACHINE_STOPPING] = "stopping", [MACHINE_STOPPED] = "stopped",
+	[MACHINE_STARTING] = "starting", [MACHINE_BOOTING] = "booting",   [MACHINE_SETTING_UP] = "setting-up",
+	[MACHINE_READY] = "ready",       [MACHINE_STOPPING] = "stopping", [MACHINE_STOPPED] = "stopped",
 	[MACHINE_FAILED] = "failed",
 };
 
@@ -162,7 +162,7 @@ static void end(struct supervisor *sv, enum machine_state state, const char *cau
 {
 	sv->state = state;
 	snprintf(sv->cause, sizeof(sv->cause), "%s", cause);
-	sv->done = true;	/* told by tear_down(), when all else is gone */
+	sv->done = true; /* told by tear_down(), when all else is gone */
 }
 
 /* ---- stop ---- */
@@ -190,7 +190,7 @@ void supervisor_stop(struct supervisor *sv, bool force, int timeout_ms)
 	if (sv->done)
 		return;
 	sv->stopping = true;
-	if (!sv->sandbox.keeper.pid) {	/* between two kernels */
+	if (!sv->sandbox.keeper.pid) { /* between two kernels */
 		end(sv, MACHINE_STOPPED, "");
 		return;
 	}
@@ -200,12 +200,13 @@ void supervisor_stop(struct supervisor *sv, bool force, int timeout_ms)
 		kill_kernel(sv);
 		return;
 	}
-	if (again)	/* the first request's time goes on */
+	if (again) /* the first request's time goes on */
 		return;
 	sv->stop_left_ms = timeout_ms - timeout_ms / 2;
-	if (sv->boot.step >= BOOT_SYSTEM && relay_send(sv, FRAME_SHUTDOWN, 0, "poweroff", strlen("poweroff")) == 0)
+	if (sv->boot.step >= BOOT_SYSTEM &&
+	    relay_send(sv, FRAME_SHUTDOWN, 0, "poweroff", strlen("poweroff")) == 0)
 		loop_arm_timer(sv->stop_timer, timeout_ms / 2);
-	else if (sv->boot.step < BOOT_INIT)	/* nothing of the image runs yet: there is nobody to ask */
+	else if (sv->boot.step < BOOT_INIT) /* nothing of the image runs yet: there is nobody to ask */
 		kill_kernel(sv);
 	else
 		on_stop_timer(sv);
@@ -241,13 +242,15 @@ static void cause_of_end(struct supervisor *sv, int status, char *out, size_t si
 
 	if (sv->failure[0]) {
 		snprintf(out, size, "%s", sv->failure);
-	} else if (sv->mconsole.panic[0] || tail_find(&sv->console.tail, "Kernel panic - not syncing: ", text, sizeof(text)) ||
+	} else if (sv->mconsole.panic[0] ||
+		   tail_find(&sv->console.tail, "Kernel panic - not syncing: ", text, sizeof(text)) ||
 		   tail_find(&sv->early_tail, "Kernel panic - not syncing: ", text, sizeof(text))) {
 		snprintf(out, size, "kernel panic: %s", sv->mconsole.panic[0] ? sv->mconsole.panic : text);
 	} else if (status == 0) {
 		out[0] = '\0';
 	} else {
-		tail_last_lines(sv->console.tail.length ? &sv->console.tail : &sv->early_tail, 3, text, sizeof(text));
+		tail_last_lines(sv->console.tail.length ? &sv->console.tail : &sv->early_tail, 3, text,
+				sizeof(text));
 		snprintf(out, size, "the kernel %s%s%s", child_describe_status(status, how, sizeof(how)),
 			 text[0] ? "; it said last: " : "", text);
 	}
@@ -360,7 +363,8 @@ static int check(struct supervisor *sv, struct error *err)
 		return error_set(err, ERROR_FAILED, "the machine has no disk");
 	for (size_t i = 0; i < spec->interface_count; i++)
 		if (!spec->interfaces[i].slirp)
-			return error_set(err, ERROR_FAILED, "interface eth%zu: only SLIRP interfaces can be started", i);
+			return error_set(err, ERROR_FAILED,
+					 "interface eth%zu: only SLIRP interfaces can be started", i);
 	for (size_t i = 0; i < spec->disk_count; i++)
 		if (disk_check(&spec->disks[i], err) < 0)
 			return -1;
@@ -447,9 +451,18 @@ int machine_supervise(const struct machine_spec *spec, int ready_fd, machine_rep
 	runtime = lock_runtime(spec->runtime, err);
 	if (runtime < 0)
 		return -1;
-	*sv = (struct supervisor){.spec = spec, .report = report, .report_arg = arg, .runtime = runtime, .early = -1,
-				  .sandbox = SANDBOX_INIT, .relay.fd = -1, .console.log = -1, .control.fd = -1,
-				  .mconsole.notify = -1, .plug.child = CHILD_INIT, .begun_ms = loop_now_ms()};
+	*sv = (struct supervisor){.spec = spec,
+				  .report = report,
+				  .report_arg = arg,
+				  .runtime = runtime,
+				  .early = -1,
+				  .sandbox = SANDBOX_INIT,
+				  .relay.fd = -1,
+				  .console.log = -1,
+				  .control.fd = -1,
+				  .mconsole.notify = -1,
+				  .plug.child = CHILD_INIT,
+				  .begun_ms = loop_now_ms()};
 	sv->plug.control = sv->boot.input = sv->boot.log = -1;
 	for (int i = 0; i < CONSOLES; i++)
 		sv->console.fds[i] = -1;

@@ -26,7 +26,7 @@ struct writer {
 	transfer_write_fn write;
 	void *arg;
 	struct error *err;
-	bool failed;	/* err is set */
+	bool failed; /* err is set */
 };
 
 struct reader {
@@ -82,7 +82,8 @@ static int pack_content(struct archive *disk, struct archive *out, const char *p
 
 	while ((got = archive_read_data(disk, chunk, sizeof(chunk))) > 0)
 		if (archive_write_data(out, chunk, (size_t)got) != got)
-			return error_set(err, ERROR_FAILED, "cannot pass on %s: %s", path, archive_error_string(out));
+			return error_set(err, ERROR_FAILED, "cannot pass on %s: %s", path,
+					 archive_error_string(out));
 	if (got < 0)
 		return error_set(err, ERROR_FAILED, "cannot read %s: %s", path, archive_error_string(disk));
 	return 0;
@@ -112,7 +113,8 @@ static int pack_entry(struct archive *disk, struct archive *out, struct archive_
 	return archive_entry_filetype(entry) == AE_IFREG ? pack_content(disk, out, path, err) : 0;
 }
 
-static int pack_tree(struct archive *disk, struct archive *out, const char *top, const char *name, struct error *err)
+static int pack_tree(struct archive *disk, struct archive *out, const char *top, const char *name,
+		     struct error *err)
 {
 	for (;;) {
 		struct archive_entry *entry = archive_entry_new();
@@ -124,7 +126,8 @@ static int pack_tree(struct archive *disk, struct archive *out, const char *top,
 			return 0;
 		}
 		if (result < ARCHIVE_WARN || (result == ARCHIVE_WARN && !archive_entry_size_is_set(entry)))
-			failed = error_set(err, ERROR_FAILED, "cannot read %s: %s", top, archive_error_string(disk));
+			failed = error_set(err, ERROR_FAILED, "cannot read %s: %s", top,
+					   archive_error_string(disk));
 		else
 			failed = pack_entry(disk, out, entry, top, name, err);
 		archive_read_disk_descend(disk);
@@ -155,7 +158,8 @@ int transfer_pack(const char *path, const char *name, transfer_write_fn write, v
 	} else {
 		result = pack_tree(disk, out, top, name, err);
 		if (result == 0 && archive_write_close(out) != ARCHIVE_OK)
-			result = error_set(err, ERROR_FAILED, "cannot pass on %s: %s", top, archive_error_string(out));
+			result = error_set(err, ERROR_FAILED, "cannot pass on %s: %s", top,
+					   archive_error_string(out));
 	}
 	archive_read_free(disk);
 	archive_write_free(out);
@@ -226,8 +230,8 @@ static int copy_content(struct archive *in, struct archive *disk, struct error *
 	return result == ARCHIVE_EOF ? 0 : error_set(err, ERROR_FAILED, "%s", archive_error_string(in));
 }
 
-static int unpack_all(struct archive *in, struct archive *disk, const char *top, const char *name, int *left_out,
-		      char *example, struct error *err)
+static int unpack_all(struct archive *in, struct archive *disk, const char *top, const char *name,
+		      int *left_out, char *example, struct error *err)
 {
 	struct archive_entry *entry;
 	int result;
@@ -241,16 +245,17 @@ static int unpack_all(struct archive *in, struct archive *disk, const char *top,
 		if (rename_entry(entry, top, name, err) < 0)
 			return -1;
 		if (archive_write_header(disk, entry) < ARCHIVE_WARN)
-			return error_set(err, ERROR_FAILED, "cannot write %s: %s", archive_entry_pathname(entry),
-					 archive_error_string(disk));
+			return error_set(err, ERROR_FAILED, "cannot write %s: %s",
+					 archive_entry_pathname(entry), archive_error_string(disk));
 		if (archive_entry_size(entry) > 0 && copy_content(in, disk, err) < 0)
 			return error_prefix(err, "cannot write %s", archive_entry_pathname(entry));
 		if (archive_write_finish_entry(disk) < ARCHIVE_WARN)
-			return error_set(err, ERROR_FAILED, "cannot write %s: %s", archive_entry_pathname(entry),
-					 archive_error_string(disk));
+			return error_set(err, ERROR_FAILED, "cannot write %s: %s",
+					 archive_entry_pathname(entry), archive_error_string(disk));
 	}
 	if (result != ARCHIVE_EOF)
-		return error_set(err, ERROR_FAILED, "the machine's answer is no archive: %s", archive_error_string(in));
+		return error_set(err, ERROR_FAILED, "the machine's answer is no archive: %s",
+				 archive_error_string(in));
 	return 0;
 }
 
@@ -270,12 +275,13 @@ int transfer_unpack(transfer_read_fn read, void *arg, const char *top, const cha
 		error_errno(err, errno, "cannot go to %s", parent);
 	} else if (archive_read_support_format_tar(in) != ARCHIVE_OK ||
 		   archive_read_open(in, &reader, NULL, on_read, NULL) != ARCHIVE_OK) {
-		error_set(err, ERROR_FAILED, "the machine's answer is no archive: %s", archive_error_string(in));
+		error_set(err, ERROR_FAILED, "the machine's answer is no archive: %s",
+			  archive_error_string(in));
 	} else {
-		archive_write_disk_set_options(disk, ARCHIVE_EXTRACT_PERM | ARCHIVE_EXTRACT_TIME |
-							     ARCHIVE_EXTRACT_UNLINK | ARCHIVE_EXTRACT_SECURE_SYMLINKS |
-							     ARCHIVE_EXTRACT_SECURE_NODOTDOT |
-							     ARCHIVE_EXTRACT_SECURE_NOABSOLUTEPATHS);
+		archive_write_disk_set_options(
+			disk, ARCHIVE_EXTRACT_PERM | ARCHIVE_EXTRACT_TIME | ARCHIVE_EXTRACT_UNLINK |
+				      ARCHIVE_EXTRACT_SECURE_SYMLINKS | ARCHIVE_EXTRACT_SECURE_NODOTDOT |
+				      ARCHIVE_EXTRACT_SECURE_NOABSOLUTEPATHS);
 		result = unpack_all(in, disk, top, name, left_out, example, err);
 		/* Folders get their modes and times only now. */
 		if (archive_write_close(disk) != ARCHIVE_OK && result == 0)

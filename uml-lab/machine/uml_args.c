@@ -25,17 +25,18 @@
 #include "uml-lab/machine/supervisor.h"
 
 /* The descriptors launch.c gives: 0, 1, 2 are stdio. */
-#define FD_CON0 3
-#define FD_CON1 4
+#define FD_CON0  3
+#define FD_CON1  4
 #define FD_AGENT 5
 
-#define COMMAND_LINE_MAX 2048	/* arch/um/include/asm/setup.h */
+#define COMMAND_LINE_MAX 2048 /* arch/um/include/asm/setup.h */
 
 /* Words that would take away what the supervisor relies on: exact names, and names followed by a number. */
 static const char *const reserved_names[] = {
-	"mem",	  "umid",  "uml_dir", "initrd",	 "root",   "rdinit",	       "init",	   "mconsole",	  "console",
-	"hostfs", "xterm", "con",     "ssl",	 "ubd",	   "virtio_uml.device", "noreboot", "rootfstype", "systemd.hostname",
-	"--help", "--version", "--showconfig", "noinitrd", "seccomp",
+	"mem",    "umid",      "uml_dir",           "initrd",   "root",       "rdinit",
+	"init",   "mconsole",  "console",           "hostfs",   "xterm",      "con",
+	"ssl",    "ubd",       "virtio_uml.device", "noreboot", "rootfstype", "systemd.hostname",
+	"--help", "--version", "--showconfig",      "noinitrd", "seccomp",
 };
 static const char *const reserved_numbered[] = {"con", "ssl", "ubd", "vec", "eth"};
 
@@ -47,7 +48,8 @@ static bool is_reserved(const char *word)
 		if (strlen(reserved_names[i]) == name && strncmp(word, reserved_names[i], name) == 0)
 			return true;
 	for (size_t i = 0; i < ARRAY_SIZE(reserved_numbered); i++)
-		if (str_starts(word, reserved_numbered[i]) && isdigit((unsigned char)word[strlen(reserved_numbered[i])]))
+		if (str_starts(word, reserved_numbered[i]) &&
+		    isdigit((unsigned char)word[strlen(reserved_numbered[i])]))
 			return true;
 	return false;
 }
@@ -56,8 +58,10 @@ int uml_args_check_word(const char *word, struct error *err)
 {
 	for (const char *p = word; *p; p++)
 		if (*p <= ' ' || *p > '~' || *p == '"')
-			return error_set(err, ERROR_LAB,
-					 "kernel_args: '%s' holds a blank, a quote or a character that is not ASCII", word);
+			return error_set(
+				err, ERROR_LAB,
+				"kernel_args: '%s' holds a blank, a quote or a character that is not ASCII",
+				word);
 	if (!*word || is_reserved(word))
 		return error_set(err, ERROR_LAB, "kernel_args: '%.*s' is set by uml-lab itself",
 				 (int)strcspn(word, "="), word);
@@ -82,8 +86,10 @@ static int add_interfaces(const struct machine_spec *spec, struct strv *out, str
 		const struct machine_interface *iface = &spec->interfaces[i];
 		const uint8_t *m = iface->mac;
 
-		if (strv_addf(out, err, "vec%zu:transport=bess,dst=eth%zu,mac=%02x:%02x:%02x:%02x:%02x:%02x,mtu=%d", i, i,
-			      m[0], m[1], m[2], m[3], m[4], m[5], iface->mtu ? iface->mtu : NETPLUG_DEFAULT_MTU) < 0)
+		if (strv_addf(out, err,
+			      "vec%zu:transport=bess,dst=eth%zu,mac=%02x:%02x:%02x:%02x:%02x:%02x,mtu=%d", i,
+			      i, m[0], m[1], m[2], m[3], m[4], m[5],
+			      iface->mtu ? iface->mtu : NETPLUG_DEFAULT_MTU) < 0)
 			return -1;
 	}
 	return 0;
@@ -99,7 +105,8 @@ static int add_all(const struct machine_spec *spec, struct strv *out, struct err
 	    strv_add(out, "uml_dir=.", err) < 0 || strv_add(out, "umid=uml", err) < 0 ||
 	    strv_add(out, "mconsole=notify:notify", err) < 0 || strv_add(out, "initrd=initrd", err) < 0 ||
 	    strv_add(out, "con=null", err) < 0 || strv_add(out, "ssl=null", err) < 0 ||
-	    strv_addf(out, err, "con0=fd:%d", FD_CON0) < 0 || strv_addf(out, err, "con1=fd:%d", FD_CON1) < 0 ||
+	    strv_addf(out, err, "con0=fd:%d", FD_CON0) < 0 ||
+	    strv_addf(out, err, "con1=fd:%d", FD_CON1) < 0 ||
 	    strv_addf(out, err, "ssl0=fd:%d", FD_AGENT) < 0 || strv_add(out, "console=tty0", err) < 0 ||
 	    strv_add(out, "loglevel=5", err) < 0 || strv_add(out, "net.ifnames=0", err) < 0 ||
 	    strv_addf(out, err, "systemd.hostname=%s", spec->name) < 0)
@@ -122,7 +129,8 @@ int uml_args_build(const struct machine_spec *spec, struct strv *out, struct err
 	for (size_t i = 0; i < out->count; i++)
 		length += strlen(out->items[i]) + 1;
 	if (length + 64 > COMMAND_LINE_MAX)
-		return error_set(err, ERROR_LAB, "the kernel's command line is too long: %zu of at most %d bytes", length,
+		return error_set(err, ERROR_LAB,
+				 "the kernel's command line is too long: %zu of at most %d bytes", length,
 				 COMMAND_LINE_MAX - 64);
 	return 0;
 }

@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #define READ_SIZE 65536
-#define KEEP_SIZE 65536	/* an empty buffer larger than this is given back */
+#define KEEP_SIZE 65536 /* an empty buffer larger than this is given back */
 
 void wire_init(struct wire *wire, size_t out_max, bool resync)
 {
@@ -84,7 +84,8 @@ int wire_next(struct wire *wire, struct wire_frame *frame, struct error *err)
 		if (parse_header(p, &header)) {
 			if (left < sizeof(header) + header.length)
 				return 0;
-			*frame = (struct wire_frame){header.type, header.channel, p + sizeof(header), header.length};
+			*frame = (struct wire_frame){header.type, header.channel, p + sizeof(header),
+						     header.length};
 			wire->taken += sizeof(header) + header.length;
 			return 1;
 		}
@@ -123,7 +124,8 @@ int wire_queue_text(struct wire *wire, enum frame_type type, uint32_t channel, c
 	return 0;
 }
 
-int wire_queue_failure(struct wire *wire, enum frame_type type, uint32_t channel, uint32_t code, const char *text)
+int wire_queue_failure(struct wire *wire, enum frame_type type, uint32_t channel, uint32_t code,
+		       const char *text)
 {
 	char payload[4 + 1024];
 	uint32_t wire_code = htole32(code);
