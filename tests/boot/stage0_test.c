@@ -157,7 +157,8 @@ static void check_terminal(struct host *h)
 	};
 
 	check(host_run(h, r, 3, 20000), "terminals end");
-	check(strstr(r[0].out, "33 99\r\n/dev/pts/") && strstr(r[0].out, "end\r\n"), "window size and name");
+	check(strstr(r[0].out, "33 99\r\n") && strstr(r[0].out, "/dev/pts/") && strstr(r[0].out, "end\r\n"),
+	      "window size, name, end of input");
 	check(WEXITSTATUS(r[1].status) == 5 && strstr(r[1].out, "vt100"), "login shell");
 	check(WIFSIGNALED(r[2].status) && WTERMSIG(r[2].status) == SIGINT, "SIGNAL to the foreground group");
 	if (!strstr(r[0].out, "33 99") || WEXITSTATUS(r[1].status) != 5)
@@ -257,7 +258,7 @@ static void check_machine(struct host *h)
 		{ .argv = SHELL("grep -c r2.lan /etc/hosts; grep -c uml-lab /etc/hosts") },
 		{ .argv = SHELL("grep nameserver /etc/resolv.conf | head -1") },
 		{ .argv = SHELL("date +%s") },
-		{ .argv = SHELL("stty -F /dev/tty1 size || stty size </dev/tty1") },
+		{ .argv = SHELL("stty size </dev/tty0") },
 		{ .argv = SHELL("cat /proc/self/oom_score_adj; grep -c . /proc/$PPID/cmdline; ls /dev/ttyS0") },
 	};
 	long long now;

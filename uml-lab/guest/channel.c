@@ -58,9 +58,21 @@ struct channel {
 	int64_t linger_at, kill_at;	/* 0: not set */
 };
 
+/* Frees the slot. Events under way for it find descriptors that are none. */
+static void reset(struct channel *c)
+{
+	const struct source none = { .fd = -1 };
+
+	*c = (struct channel){ .pidfd = none, .in = none, .out = none, .err = none, .status = none };
+}
+
 int channel_init(struct agent *a)
 {
+	unsigned int i;
+
 	a->channels = calloc(FRAME_CHANNELS_MAX, sizeof(*a->channels));
+	for (i = 0; a->channels && i < FRAME_CHANNELS_MAX; i++)
+		reset(&a->channels[i]);
 	return a->channels ? 0 : -1;
 }
 
@@ -129,7 +141,7 @@ static void release(struct channel *c)
 	close_streams(c);
 	source_close(&c->pidfd);
 	waitpid(c->pid, NULL, 0);
-	memset(c, 0, sizeof(*c));
+	reset(c);
 }
 
 /* Tells the fault as the channel's last frame and ends the child. */
@@ -162,7 +174,7 @@ static void finish(struct agent *a, struct channel *c)
 		send_u32(a, FRAME_EXIT, c->number, status);
 	close_streams(c);
 	source_close(&c->pidfd);
-	memset(c, 0, sizeof(*c));
+	reset(c);
 }
 
 static void finish_if_drained(struct agent *a, struct channel *c)
