@@ -42,12 +42,19 @@
  * $0 is the sources file, "$@" the command, which job control (bash's works
  * without a terminal) gives a process group of its own.
  */
-static const char guard[] = "set -m\n"
-			    "trap '[ -z \"$!\" ] || kill -INT -- -$!' TERM\n"
-			    "\"$@\" < \"$0\" &\n"
-			    "wait $!; status=$?\n"
-			    "[ $status -le 128 ] || wait $!\n"
-			    "exit $status\n";
+static const char guard[] =
+	"set -m\n"
+	"trap '[ -z \"$child\" ] || kill -INT -- -$child' TERM\n"
+	"\"$@\" < \"$0\" & child=$!\n"
+	"wait $child; status=$?\n"
+	"if [ $status -gt 128 ] && kill -0 $child 2>/dev/null; then\n"
+	/* Interrupted. dpkg can hang when its helpers are; whatever hangs is killed, but for the group's
+	 * leader, which (fakeroot's script) still has its daemon to end. */
+	"	for n in {1..100}; do kill -0 $child 2>/dev/null || break; sleep 0.1; done\n"
+	"	pgrep -g $child | grep -vx $child | xargs -r kill -KILL\n"
+	"	wait $child\n"
+	"fi\n"
+	"exit $status\n";
 
 /* ---- which way ---- */
 
