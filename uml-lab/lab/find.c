@@ -67,6 +67,7 @@ static int load_all(struct loader *loader, const char *text, size_t length, stru
 			status = lab_resolve_paths(loader, err);
 	}
 	lab_tree_free(&tree);
+	loader->source = NULL;
 	if (status == 0 && loader->out_of_memory)
 		status = error_oom(err);
 	return status;
