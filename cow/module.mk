@@ -6,3 +6,4 @@ PROGRAMS += uml-cow
 PROGRAM_uml-cow_SRCS := $(addprefix cow/,main.c cmd_common.c cmd_create.c cmd_info.c cmd_map.c cmd_diff.c \
 	cmd_commit.c cmd_flatten.c cmd_merge.c cmd_rebase.c cmd_convert.c cmd_compact.c cmd_check.c cmd_mount.c cmd_umount.c \
 	cmd_fs.c cmd_files.c cmd_cat.c cmd_diff_files.c)
+MANPAGES += cow/uml-cow.1 cow/uml-cow.5
