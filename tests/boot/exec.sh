@@ -42,10 +42,10 @@ try_exec() { # KERNEL
 	# A client that dies takes its command along.
 	uml-lab exec ex -- sleep 12345 &
 	client=$!
-	wait_until 10 uml-lab exec ex -- pgrep -f "sleep 12345"
+	wait_until 10 uml-lab exec ex -- sh -c "ps | grep -q [s]leep.12345"
 	kill -9 $client
 	wait $client 2>/dev/null
-	wait_until 10 sh -c '! uml-lab exec ex -- pgrep -f "[s]leep 12345"'
+	wait_until 10 sh -c '! uml-lab exec ex -- sh -c "ps | grep -q [s]leep.12345"'
 
 	# Many at once.
 	local i pids=()
