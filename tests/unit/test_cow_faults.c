@@ -1,7 +1,7 @@
 /*
- * Fault injection: every operation that changes files is run again and again,
- * and at its first, second, third, … system call it is killed, or the call fails
- * with ENOSPC or EIO. After each run every disk involved must open and show
+ * Fault injection: every operation that changes files is run again and again;
+ * after its first, second, third, … system call that changes something it is
+ * killed, or that call fails with ENOSPC; and each call of any kind with EIO. After each run every disk involved must open and show
  * either what it showed before or what the operation should have made of it, an
  * operation that says it succeeded must have, and running it again (for a commit)
  * must complete it.
@@ -173,21 +173,67 @@ static void child(const struct scene *s)
 	_exit(s->run(&err) < 0 ? 1 : 0);
 }
 
-/* Calls whose failure means nothing to the operation, or that never fail that way. */
-static bool is_harmless(long nr)
+/* Calls that change what is on the disk. A process killed between two of them leaves what it left after the first. */
+static bool is_change(const struct user_regs_struct *r)
 {
-	return nr == SYS_exit_group || nr == SYS_brk || nr == SYS_munmap || nr == SYS_close || nr == SYS_mmap ||
-	       nr == SYS_mprotect;
+	switch ((long)r->orig_rax) {
+	case SYS_openat:
+		return r->rdx & O_CREAT;
+	case SYS_open:
+		return r->rsi & O_CREAT;
+	case SYS_write:
+	case SYS_pwrite64:
+	case SYS_pwritev:
+	case SYS_ftruncate:
+	case SYS_fallocate:
+	case SYS_fsetxattr:
+	case SYS_fremovexattr:
+	case SYS_rename:
+	case SYS_renameat2:
+	case SYS_link:
+	case SYS_unlink:
+	case SYS_utimensat:
+	case SYS_fchmod:
+	case SYS_fchown:
+	case SYS_ioctl:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* Whether the fault is tried at a call: kill and ENOSPC where something changes, EIO at all but what never fails so. */
+static bool is_target(const struct user_regs_struct *r, enum fault fault)
+{
+	long nr = (long)r->orig_rax;
+
+	if (is_change(r))
+		return true;
+	if (fault == FAULT_KILL)
+		return false;
+	if (nr == SYS_fsync || nr == SYS_fdatasync)
+		return true;
+	return fault == FAULT_EIO && nr != SYS_exit_group && nr != SYS_brk && nr != SYS_munmap && nr != SYS_close &&
+	       nr != SYS_mmap && nr != SYS_mprotect && nr != SYS_getrandom;
+}
+
+static void kill_and_reap(pid_t pid)
+{
+	int status;
+
+	kill(pid, SIGKILL);
+	waitpid(pid, &status, 0);
 }
 
 /*
- * Runs the operation with a fault at its call number `at`. Returns its exit
- * status, 128 when it was killed, and in *calls how many calls it made.
+ * Runs the operation with a fault at target call number `at`: it is killed right
+ * after that call, or the call fails. Returns its exit status, 128 when it was
+ * killed, and in *calls how many such calls it made.
  */
 static int run_with_fault(const struct scene *s, enum fault fault, int at, int *calls)
 {
 	pid_t pid = fork();
-	bool entry = true, inject = false;
+	bool entry = true, hit = false;
 	int status;
 
 	if (pid == 0)
@@ -201,17 +247,17 @@ static int run_with_fault(const struct scene *s, enum fault fault, int at, int *
 		if (WSTOPSIG(status) != (SIGTRAP | 0x80))
 			continue;
 		ptrace(PTRACE_GETREGS, pid, NULL, &regs);
-		if (entry && ++*calls == at && fault == FAULT_KILL) {
-			kill(pid, SIGKILL);
-			waitpid(pid, &status, 0);
+		if (entry && is_target(&regs, fault) && ++*calls == at) {
+			hit = true;
+			if (fault != FAULT_KILL) {
+				regs.orig_rax = (unsigned long long)-1;
+				ptrace(PTRACE_SETREGS, pid, NULL, &regs);
+			}
+		} else if (!entry && hit && fault == FAULT_KILL) {
+			kill_and_reap(pid);
 			return 128;
-		}
-		if (entry && *calls == at && !is_harmless((long)regs.orig_rax)) {
-			inject = true;
-			regs.orig_rax = (unsigned long long)-1;
-			ptrace(PTRACE_SETREGS, pid, NULL, &regs);
-		} else if (!entry && inject) {
-			inject = false;
+		} else if (!entry && hit) {
+			hit = false;
 			regs.rax = (unsigned long long)-(fault == FAULT_ENOSPC ? ENOSPC : EIO);
 			ptrace(PTRACE_SETREGS, pid, NULL, &regs);
 		}
