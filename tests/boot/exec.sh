@@ -60,6 +60,7 @@ try_exec() { # KERNEL
 	done
 
 	# copy
+	rm -rf "$T/tree" "$T/back"
 	mkdir -p "$T/tree/sub/empty"
 	echo one >"$T/tree/one"
 	printf 'x' >"$T/tree/sub/run"
