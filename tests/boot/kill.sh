@@ -26,6 +26,12 @@ pid_of() { # FIELD of status
 	json "$T/status.json" "d['machines'][0]['$1'] or ''"
 }
 
+# new_plug OLD_PID: another plug runs
+new_plug() {
+	local now
+	now=$(pid_of plug_pid) && [ -n "$now" ] && [ "$now" != "$1" ]
+}
+
 write_lab() { # KERNEL
 	lab victim <<-END
 		lab: victim
@@ -63,7 +69,7 @@ one_round() { # NUMBER KERNEL VICTIM
 	[ -n "$pid" ] && kill -9 "$pid"
 	case $3 in
 	plug) # nobody inside notices
-		wait_until 10 test "$(pid_of plug_pid)" != "$pid"
+		wait_until 10 new_plug "$pid"
 		same "$(state)" ready
 		expect 0 uml-lab exec victim -- true
 		expect 0 uml-lab down --force victim
