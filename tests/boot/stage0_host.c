@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -47,25 +48,41 @@ static void exec_kernel(const char *kernel, char **argv, int *theirs, int log)
 	_exit(127);
 }
 
-void host_start(struct host *h, const char *kernel, const char *initramfs, const char *disk, const char *log,
-		const char *const *more)
+/* A plug that takes connections (they stay in the backlog) and never says a word. */
+static int listen_plug(const char *path)
 {
-	char initrd[300], ubd[300];
-	char *argv[32] = {
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	if (strlen(path) >= sizeof(address.sun_path))
+		die("plug: path too long");
+	strcpy(address.sun_path, path);
+	unlink(path);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, 8) < 0)
+		die("plug");
+	return fd;
+}
+
+void host_start(struct host *h, const char *kernel, const char *initramfs, const char *disk, const char *work)
+{
+	char initrd[300], ubd[300], vec[400], path[300];
+	char *argv[] = {
 		(char *)kernel, (char *)"mem=192M", initrd, ubd, (char *)"con=null", (char *)"ssl=null",
-		(char *)"con0=fd:11", (char *)"con1=fd:12", (char *)"ssl0=fd:10", (char *)"quiet",
+		(char *)"con0=fd:11", (char *)"con1=fd:12", (char *)"ssl0=fd:10", (char *)"quiet", vec, NULL,
 	};
-	int theirs[3], n = 10;
+	int theirs[3], n;
 
 	memset(h, 0, sizeof(*h));
 	snprintf(initrd, sizeof(initrd), "initrd=%s", initramfs);
 	snprintf(ubd, sizeof(ubd), "ubd0=%s", disk);
-	while (more && *more && n < 31)
-		argv[n++] = (char *)*more++;
+	snprintf(path, sizeof(path), "%s/plug", work);
+	snprintf(vec, sizeof(vec), "vec0:transport=bess,dst=%s,mac=%s", path, HOST_MAC);
+	h->plug = listen_plug(path);
+	snprintf(path, sizeof(path), "%s/log", work);
 	h->link = pair(&theirs[0]);
 	h->consoles[0] = pair(&theirs[1]);
 	h->consoles[1] = pair(&theirs[2]);
-	h->log = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+	h->log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
 	h->line_window = FRAME_LINE_WINDOW;
 	h->started = guest_now_ms();
 	h->pid = fork();
@@ -100,6 +117,7 @@ void host_end(struct host *h)
 		kill(-h->pid, SIGKILL);
 		waitpid(h->pid, NULL, 0);
 	}
+	close(h->plug);
 	close(h->link);
 	close(h->consoles[0]);
 	close(h->consoles[1]);
@@ -210,8 +228,10 @@ bool host_phase(struct host *h, const char *phase, int timeout_ms)
 			continue;
 		if (!strncmp((char *)f.payload, phase, strlen(phase)))
 			return true;
-		if (!strncmp((char *)f.payload, "failed", 6))
+		if (!strncmp((char *)f.payload, "failed", 6)) {
+			snprintf(h->failure, sizeof(h->failure), "%.600s", (char *)f.payload);
 			return false;
+		}
 	}
 	return false;
 }

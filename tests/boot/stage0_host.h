@@ -14,10 +14,11 @@
 
 struct host {
 	pid_t pid;		/* of linux.uml, leader of a process group of its own */
-	int link, consoles[2];
+	int link, consoles[2], plug;
 	struct buffer in, out;
 	uint32_t line_window;	/* bytes that may still be written to the line */
 	int64_t started;	/* guest_now_ms() of the launch */
+	char failure[640];	/* the last PHASE failed */
 	int log;		/* what came from the consoles and what the agent said */
 };
 
@@ -28,9 +29,10 @@ struct host_frame {
 	uint8_t payload[FRAME_PAYLOAD_MAX + 1];	/* a NUL after the end */
 };
 
-/* Starts a kernel on a raw disk image. All or exit. */
-void host_start(struct host *h, const char *kernel, const char *initramfs, const char *disk, const char *log,
-		const char *const *more);
+#define HOST_MAC "02:00:00:00:00:01"	/* of the one interface, vec0, whose plug is silent */
+
+/* Starts a kernel on a raw disk image; log and plug lie in work. All or exit. */
+void host_start(struct host *h, const char *kernel, const char *initramfs, const char *disk, const char *work);
 /* Ends it if it still runs, and forgets everything. */
 void host_end(struct host *h);
 /* Waits for the kernel to exit by itself. Whether it did. */

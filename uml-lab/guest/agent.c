@@ -242,8 +242,7 @@ static void channels_event(struct agent *a, struct source *s, uint32_t events)
 	n = epoll_wait(s->fd, ready, GUEST_COUNT(ready), 0);
 	for (i = 0; i < n; i++) {
 		each = ready[i].data.ptr;
-		/* An earlier event of this turn may have released the channel, and zeroed its sources. */
-		if (each->fn && each->fd >= 0)
+		if (each->fd >= 0)
 			each->fn(a, each, ready[i].events);
 	}
 }
