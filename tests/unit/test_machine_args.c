@@ -39,6 +39,27 @@ static void test_build(void)
 	strv_free(&spec.kernel_args);
 }
 
+/* RAID-6 is left out where no machine could make one of its disks, unless the lab decides itself. */
+static void test_raid6(void)
+{
+	static const char word[] = "initcall_blacklist=raid6_select_algo,raid6_init";
+	struct machine_disk disks[] = {{.path = "/a", .backing = "/b"}, {.path = "/c"}, {.path = "/d"}, {.path = "/e"}};
+	struct machine_spec spec = {.session = "s", .name = "r1", .memory = 128 << 20, .disks = disks, .disk_count = 1};
+	cleanup_strv struct strv few = STRV_INIT, many = STRV_INIT, own = STRV_INIT;
+
+	CU_ASSERT_EQUAL_FATAL(uml_args_build(&spec, &few, NULL), 0);
+	CU_ASSERT(has(&few, word));
+	spec.disk_count = 4;
+	CU_ASSERT_EQUAL_FATAL(uml_args_build(&spec, &many, NULL), 0);
+	CU_ASSERT(!has(&many, word));
+	spec.disk_count = 1;
+	CU_ASSERT_EQUAL_FATAL(strv_add(&spec.kernel_args, "initcall_blacklist=none", NULL), 0);
+	CU_ASSERT_EQUAL_FATAL(uml_args_build(&spec, &own, NULL), 0);
+	CU_ASSERT(!has(&own, word));
+	CU_ASSERT(has(&own, "initcall_blacklist=none"));
+	strv_free(&spec.kernel_args);
+}
+
 static void test_words(void)
 {
 	static const char *const refused[] = {"mem=1G",
@@ -107,5 +128,5 @@ static void test_tail(void)
 	CU_ASSERT_STRING_EQUAL(text, "");
 }
 
-UNIT_MAIN("machine args", UNIT_CASE(test_build), UNIT_CASE(test_words), UNIT_CASE(test_too_long),
+UNIT_MAIN("machine args", UNIT_CASE(test_build), UNIT_CASE(test_raid6), UNIT_CASE(test_words), UNIT_CASE(test_too_long),
 	  UNIT_CASE(test_tail))

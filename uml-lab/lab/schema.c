@@ -180,7 +180,8 @@ static const struct field machine_fields[] = {
 	 .type = &scalar_line,
 	 .max_count = 32,
 	 STRV_AT(struct lab_machine, kernel_args),
-	 .help = "Further words for the kernel's command line.",
+	 .help = "Further words for the kernel's command line. Kernels of machines with fewer than three extra disks start "
+		 "without RAID-6, whose measuring takes most of a boot; initcall_blacklist=none brings it back.",
 	 .example = "[quiet]"},
 	{.key = "memory",
 	 .type = &scalar_size,
