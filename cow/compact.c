@@ -79,8 +79,9 @@ static int punch(const struct compaction *c, uint64_t at, size_t n, struct error
 				break;
 			run += block;
 		}
+		/* a file system without holes has no space to give back */
 		if (run && fallocate(c->file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				     (off_t)cow_file_place(c->file, at + i), (off_t)run))
+				     (off_t)cow_file_place(c->file, at + i), (off_t)run) && errno != EOPNOTSUPP)
 			return error_errno(err, errno, "cannot give back space of %s", c->file->path);
 		i += run ? run : BLOCK;
 	}

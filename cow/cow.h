@@ -89,8 +89,8 @@ int cow_create(const char *path, const char *backing, const struct cow_create_op
 /*
  * Which backing files may be opened. A header is written by whoever made the
  * disk, so it opens nothing but regular files in the COW file's own folder (and
- * below), in `folders`, in the image folders (dirs_images()), or a file that
- * this host's cow_create() or rebase was told to use.
+ * below), in `folders`, in the image folders (dirs_images()), or the file that
+ * the same user, owner of the COW file, told cow_create() or rebase to use here.
  */
 struct cow_open_options {
 	bool writable;		/* the top file is opened and locked for writing; it must be raw or V3 */

@@ -116,7 +116,11 @@ int cow_temp_inherit(struct cow_temp *t, const struct stat *old, struct error *e
 int cow_note_get(int fd, const char *path, const char *name, char *text, struct error *err);
 /* Sets a note, or removes it (text NULL). Durable only after fsync() of the file, a sidecar at once. */
 int cow_note_set(int fd, const char *path, const char *name, const char *text, struct error *err);
-/* Identity of a file that no other file ever had: inode and time of birth, as text[64]. false when it can't be told. */
+/*
+ * Identity of a file that no other file ever had, as text[64]: inode and time of
+ * birth; where the file system keeps no such time, the inode, which one that is
+ * there has alone. false when it can't be told.
+ */
 bool cow_note_identity(int fd, char *text);
 /* The same without opening the file; symbolic links are not followed. */
 bool cow_note_identity_of(const char *path, char *text);
@@ -135,6 +139,7 @@ int cow_journal_set(const struct cow_file *lower, int state, const struct cow_fi
 bool cow_journal_names(const struct cow_journal *j, const struct cow_file *overlay);
 /* Notes that whoever runs this chose the backing file named in the header. `path`: where the file will be. */
 int cow_note_origin(int fd, const char *path, const char *backing, struct error *err);
+/* Whether that was noted, of this very file, and it is ours. */
 bool cow_note_is_origin(int fd, const char *path, const char *backing);
 
 /* ---- digest.c ---- */

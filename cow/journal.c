@@ -36,8 +36,7 @@ int cow_journal_set(const struct cow_file *lower, int state, const struct cow_fi
 		ret = cow_note_set(lower->fd, lower->path, NOTE, NULL, err);
 	} else {
 		if (!cow_note_identity(overlay->fd, identity))
-			return error_set(err, ERROR_FAILED, "the file system of %s does not tell files apart well "
-					 "enough for a commit", overlay->path);
+			return error_errno(err, errno, "cannot tell the identity of %s", overlay->path);
 		snprintf(text, sizeof(text), "%s %s %s", state == COW_JOURNAL_COPYING ? "copying" : "copied", identity,
 			 overlay->path);
 		ret = cow_note_set(lower->fd, lower->path, NOTE, text, err);

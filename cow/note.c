@@ -5,8 +5,9 @@
  *
  * digest          of the file's content, and the size and mtime it was taken at
  * backing-digest  of the backing file as it was when this file was put on it
- * origin          the backing file was chosen by a person on this host; bound to
- *                 the file's inode and birth so that it can't be sent along
+ * origin          the backing file was chosen by the file's owner on this host;
+ *                 bound to inode and birth so that it can't be sent along, and
+ *                 of no meaning to anybody but that owner
  * commit          an interrupted commit (commit.c)
  *
  * Notes of others' files are as untrusted as the files: texts are bounded and
@@ -43,7 +44,15 @@ static const char *line_value(char *line, const char *name)
 	return str_starts(line, name) && line[n] == ' ' ? line + n + 1 : NULL;
 }
 
-static int sidecar_get(const char *path, const char *name, char *text, struct error *err)
+/* A file beside fd's, of the same owner: one that somebody else put there says nothing. */
+static bool is_sidecar(int fd, const char *sidecar)
+{
+	struct stat file, side;
+
+	return !fstat(fd, &file) && !lstat(sidecar, &side) && S_ISREG(side.st_mode) && file.st_uid == side.st_uid;
+}
+
+static int sidecar_get(int fd, const char *path, const char *name, char *text, struct error *err)
 {
 	cleanup_free char *sidecar = sidecar_path(path, err), *data = NULL;
 	char *rest, *line;
@@ -51,7 +60,7 @@ static int sidecar_get(const char *path, const char *name, char *text, struct er
 
 	if (!sidecar)
 		return -1;
-	if (!file_exists(sidecar))
+	if (!is_sidecar(fd, sidecar))
 		return 0;
 	if (file_read_all(sidecar, SIDECAR_MAX, &data, &length, err))
 		return -1;
@@ -105,7 +114,7 @@ int cow_note_get(int fd, const char *path, const char *name, char *text, struct 
 	if (errno == ENODATA || errno == ERANGE)
 		return 0;
 	if (no_xattrs(errno))
-		return sidecar_get(path, name, text, err);
+		return sidecar_get(fd, path, name, text, err);
 	return error_errno(err, errno, "cannot read the notes about %s", path);
 }
 
@@ -126,8 +135,10 @@ static bool identity(int dir, const char *path, int flags, char *text)
 {
 	struct statx sx;
 
-	if (statx(dir, path, flags, STATX_INO | STATX_BTIME, &sx) || !(sx.stx_mask & STATX_BTIME))
+	if (statx(dir, path, flags, STATX_INO | STATX_BTIME, &sx))
 		return false;
+	if (!(sx.stx_mask & STATX_BTIME))
+		memset(&sx.stx_btime, 0, sizeof(sx.stx_btime));
 	snprintf(text, 64, "%" PRIx64 "-%" PRIx64 ".%09" PRIu32, (uint64_t)sx.stx_ino, (uint64_t)sx.stx_btime.tv_sec,
 		 (uint32_t)sx.stx_btime.tv_nsec);
 	return true;
@@ -156,9 +167,10 @@ int cow_note_origin(int fd, const char *path, const char *backing, struct error 
 bool cow_note_is_origin(int fd, const char *path, const char *backing)
 {
 	char id[64], text[COW_NOTE_MAX];
+	struct stat st;
 	size_t n;
 
-	if (!cow_note_identity(fd, id) || cow_note_get(fd, path, "origin", text, NULL) != 1)
+	if (fstat(fd, &st) || st.st_uid != geteuid() || !cow_note_identity(fd, id) || cow_note_get(fd, path, "origin", text, NULL) != 1)
 		return false;
 	n = strlen(id);
 	return str_starts(text, id) && text[n] == ' ' && str_eq(text + n + 1, backing);

@@ -17,14 +17,17 @@
 
 static char world_dir[256];
 
-/* Makes the folder and goes there: in memory where that is to be had, since libcow makes everything durable. */
+/*
+ * Makes the folder and goes there: in memory where that is to be had, since libcow makes everything durable.
+ * COW_TEST_DIR chooses another file system.
+ */
 static inline void world_enter(void)
 {
-	const char *tmp = getenv("TMPDIR");
+	const char *tmp = getenv("COW_TEST_DIR");
 	char *real;
 
-	if (access("/dev/shm", W_OK) == 0)
-		tmp = "/dev/shm";
+	if (!tmp)
+		tmp = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : getenv("TMPDIR");
 	snprintf(world_dir, sizeof(world_dir), "%s/cow-test.XXXXXX", tmp ? tmp : "/tmp");
 	if (!mkdtemp(world_dir) || chdir(world_dir))
 		abort();
