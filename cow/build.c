@@ -24,7 +24,7 @@ int cow_build_begin(struct cow_build *b, const char *path, const char *backing, 
 	b->file = cow_file_attach(fd, b->temp.temp, COW_LOCK_WRITE, err);
 	if (!b->file)
 		return -1;
-	b->copier = (struct cow_copier){ .out = fd, .fresh = true };
+	b->copier = (struct cow_copier){.out = fd, .fresh = true};
 	return 0;
 }
 
@@ -36,8 +36,10 @@ int cow_build_store(struct cow_build *b, const struct cow_chain *from, uint64_t 
 
 		cow_chain_run(from, start, length, &e);
 		if (cow_copy(&b->copier, from->files[e.owner]->fd, cow_chain_offset(from, &e),
-			     cow_file_place(b->file, start << COW_SECTOR_SHIFT), e.length << COW_SECTOR_SHIFT, err))
-			return error_prefix(err, "copying from %s to %s", from->files[e.owner]->path, b->temp.path);
+			     cow_file_place(b->file, start << COW_SECTOR_SHIFT), e.length << COW_SECTOR_SHIFT,
+			     err))
+			return error_prefix(err, "copying from %s to %s", from->files[e.owner]->path,
+					    b->temp.path);
 		cow_file_set(b->file, start, e.length, true);
 		start += e.length;
 		length -= e.length;
@@ -54,7 +56,7 @@ int cow_build_finish(struct cow_build *b, const struct cow_file *old, bool repla
 	if (ret)
 		return error_errno(err, -ret, "cannot write %s", b->temp.path);
 	if (old) {
-		const struct timespec times[2] = { old->stat.st_atim, old->stat.st_mtim };
+		const struct timespec times[2] = {old->stat.st_atim, old->stat.st_mtim};
 
 		if (cow_temp_inherit(&b->temp, &old->stat, err))
 			return -1;

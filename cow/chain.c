@@ -42,7 +42,8 @@ static int append(struct cow_chain *chain, struct cow_file *f, struct error *err
 static bool contains(const struct cow_chain *chain, const struct cow_file *f)
 {
 	for (size_t i = 0; i < chain->count; i++)
-		if (chain->files[i]->stat.st_dev == f->stat.st_dev && chain->files[i]->stat.st_ino == f->stat.st_ino)
+		if (chain->files[i]->stat.st_dev == f->stat.st_dev &&
+		    chain->files[i]->stat.st_ino == f->stat.st_ino)
 			return true;
 	return false;
 }
@@ -89,17 +90,19 @@ static int insert_journal(struct cow_chain *chain, size_t index, const struct co
 		f = NULL;
 	}
 	if (!f)
-		return error_prefix(err, "the commit of %s into %s was interrupted and can't be completed", j->overlay,
-				    lower);
+		return error_prefix(err, "the commit of %s into %s was interrupted and can't be completed",
+				    j->overlay, lower);
 	if (append(chain, f, err))
 		return -1;
-	memmove(chain->files + index + 1, chain->files + index, (chain->count - 1 - index) * sizeof(*chain->files));
+	memmove(chain->files + index + 1, chain->files + index,
+		(chain->count - 1 - index) * sizeof(*chain->files));
 	chain->files[index] = f;
 	return 0;
 }
 
 /* Looks for an interrupted commit into the last file of the chain. */
-static int check_journal(struct cow_chain *chain, const struct cow_open_options *o, size_t writable, struct error *err)
+static int check_journal(struct cow_chain *chain, const struct cow_open_options *o, size_t writable,
+			 struct error *err)
 {
 	size_t index = chain->count - 1;
 	struct cow_journal j;
@@ -117,9 +120,10 @@ static int check_journal(struct cow_chain *chain, const struct cow_open_options 
 }
 
 /* Opens what lies below the last file, down to a raw image. */
-static int descend(struct cow_chain *chain, const struct cow_open_options *o, size_t writable, struct error *err)
+static int descend(struct cow_chain *chain, const struct cow_open_options *o, size_t writable,
+		   struct error *err)
 {
-	cleanup_with(cow_policy_free) struct cow_policy policy = { 0 };
+	cleanup_with(cow_policy_free) struct cow_policy policy = {0};
 
 	if (cow_policy_init(&policy, o, err) || check_journal(chain, o, writable, err))
 		return -1;
@@ -130,7 +134,8 @@ static int descend(struct cow_chain *chain, const struct cow_open_options *o, si
 		if (!b)
 			return -1;
 		if (contains(chain, b)) {
-			error_set(err, ERROR_FAILED, "%s stands on %s, which stands on it: a cycle", last->path, b->path);
+			error_set(err, ERROR_FAILED, "%s stands on %s, which stands on it: a cycle",
+				  last->path, b->path);
 			cow_file_free(b);
 			return -1;
 		}
@@ -145,8 +150,8 @@ struct cow_chain *cow_chain_open(const char *path, const struct cow_open_options
 	return cow_chain_open_writable(path, options, options && options->writable ? 1 : 0, err);
 }
 
-struct cow_chain *cow_chain_open_writable(const char *path, const struct cow_open_options *options, size_t writable,
-					  struct error *err)
+struct cow_chain *cow_chain_open_writable(const char *path, const struct cow_open_options *options,
+					  size_t writable, struct error *err)
 {
 	static const struct cow_open_options defaults;
 	cleanup_chain struct cow_chain *chain = calloc(1, sizeof(*chain));
@@ -244,7 +249,7 @@ uint64_t cow_chain_is_data(const struct cow_chain *chain, const struct cow_exten
 	uint64_t n = cow_data_run(chain->files[extent->owner]->fd, cow_chain_offset(chain, extent),
 				  extent->length << COW_SECTOR_SHIFT, is_data);
 
-	if (!*is_data && n < COW_SECTOR_SIZE)	/* a sector that is partly data is data */
+	if (!*is_data && n < COW_SECTOR_SIZE) /* a sector that is partly data is data */
 		*is_data = true;
 	return *is_data ? cow_sectors(n) : n >> COW_SECTOR_SHIFT;
 }

@@ -57,7 +57,8 @@ static int check_length(struct check *c, struct error *err)
 		return 0;
 	if (c->repair && ftruncate(c->file->fd, (off_t)expected))
 		return error_errno(err, errno, "cannot extend %s", c->file->path);
-	report(c, mended(c), "the file is cut off: %" PRIu64 " of %" PRIu64 " bytes; what is missing reads as zeroes",
+	report(c, mended(c),
+	       "the file is cut off: %" PRIu64 " of %" PRIu64 " bytes; what is missing reads as zeroes",
 	       actual, expected);
 	return 0;
 }
@@ -86,7 +87,8 @@ static int check_spare_bits(struct check *c, struct error *err)
 	return 0;
 }
 
-/* Owned sectors without data: discarded by the guest, or lost when the host went down under the kernel's driver. */
+/* Owned sectors without data: discarded by the guest, or lost when the host went down under the kernel's
+ * driver. */
 static void check_holes(struct check *c)
 {
 	uint64_t holes = 0;
@@ -104,8 +106,10 @@ static void check_holes(struct check *c)
 		s += run;
 	}
 	if (holes)
-		report(c, COW_FINDING_NOTE, "%" PRIu64 " stored sectors are holes: discarded or zeroed, or, if the host "
-		       "lost power while a guest ran on the kernel's own driver, lost", holes);
+		report(c, COW_FINDING_NOTE,
+		       "%" PRIu64 " stored sectors are holes: discarded or zeroed, or, if the host "
+		       "lost power while a guest ran on the kernel's own driver, lost",
+		       holes);
 }
 
 static int rewrite_header(struct check *c, const struct cow_file *backing, struct error *err)
@@ -130,12 +134,13 @@ static int check_backing(struct check *c, struct error *err)
 	bool moved;
 
 	if (problem)
-		report(c, COW_FINDING_ERROR, "%s%s%s", problem->message, problem->hint[0] ? "; " : "", problem->hint);
+		report(c, COW_FINDING_ERROR, "%s%s%s", problem->message, problem->hint[0] ? "; " : "",
+		       problem->hint);
 	if (!backing)
 		return 0;
 	if (cow_match(c->file, backing, &match, err))
 		return -1;
-	if (match == COW_MATCH_COMMIT)	/* check_commits() has dealt with it, or told */
+	if (match == COW_MATCH_COMMIT) /* check_commits() has dealt with it, or told */
 		return 0;
 	moved = stat(c->file->header.backing, &named) || named.st_ino != backing->stat.st_ino ||
 		named.st_dev != backing->stat.st_dev;
@@ -144,17 +149,20 @@ static int check_backing(struct check *c, struct error *err)
 	if (c->repair && rewrite_header(c, backing, err))
 		return -1;
 	if (moved)
-		report(c, mended(c), "the backing file is not at %s, but at %s", c->file->header.backing, backing->path);
+		report(c, mended(c), "the backing file is not at %s, but at %s", c->file->header.backing,
+		       backing->path);
 	else
-		report(c, mended(c), "the backing file %s is a copy with another time; its content is the same by digest",
+		report(c, mended(c),
+		       "the backing file %s is a copy with another time; its content is the same by digest",
 		       backing->path);
 	return 0;
 }
 
-/* A commit from this file, or into it, that was interrupted. Leaves it to cow_commit(), before anything is open. */
+/* A commit from this file, or into it, that was interrupted. Leaves it to cow_commit(), before anything is
+ * open. */
 static int check_commits(struct check *c, const char *path, struct error *err)
 {
-	struct cow_open_options o = c->options ? *c->options : (struct cow_open_options){ 0 };
+	struct cow_open_options o = c->options ? *c->options : (struct cow_open_options){0};
 	cleanup_chain struct cow_chain *chain = NULL;
 	cleanup_free char *overlay = NULL;
 	struct cow_journal j;
@@ -226,7 +234,8 @@ static int check_all(struct check *c, struct error *err)
 		return check_leftovers(c, err);
 	}
 	if (c->file->header.format != COW_V3)
-		report(c, COW_FINDING_NOTE, "format %s: can be read, not written; uml-cow convert makes a V3 file",
+		report(c, COW_FINDING_NOTE,
+		       "format %s: can be read, not written; uml-cow convert makes a V3 file",
 		       cow_format_name(c->file->header.format));
 	if (check_length(c, err) || check_spare_bits(c, err))
 		return -1;
@@ -236,11 +245,11 @@ static int check_all(struct check *c, struct error *err)
 	return c->repair ? cow_file_restore_time(c->file, err) : 0;
 }
 
-int cow_check(const char *path, bool repair, const struct cow_open_options *options, cow_finding_fn fn, void *arg,
-	      struct error *err)
+int cow_check(const char *path, bool repair, const struct cow_open_options *options, cow_finding_fn fn,
+	      void *arg, struct error *err)
 {
-	struct cow_open_options o = options ? *options : (struct cow_open_options){ 0 };
-	struct check c = { .options = options, .repair = repair, .fn = fn, .arg = arg };
+	struct cow_open_options o = options ? *options : (struct cow_open_options){0};
+	struct check c = {.options = options, .repair = repair, .fn = fn, .arg = arg};
 	cleanup_chain struct cow_chain *chain = NULL;
 
 	if (check_commits(&c, path, err))

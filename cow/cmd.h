@@ -7,9 +7,9 @@
 #include "cow/cow.h"
 #include "uml-lab/base/cli.h"
 
-extern const struct cli_command cow_cmd_create, cow_cmd_info, cow_cmd_map, cow_cmd_diff, cow_cmd_commit, cow_cmd_flatten,
-	cow_cmd_merge, cow_cmd_rebase, cow_cmd_convert, cow_cmd_compact, cow_cmd_check, cow_cmd_mount, cow_cmd_umount,
-	cow_cmd_files, cow_cmd_cat, cow_cmd_diff_files;
+extern const struct cli_command cow_cmd_create, cow_cmd_info, cow_cmd_map, cow_cmd_diff, cow_cmd_commit,
+	cow_cmd_flatten, cow_cmd_merge, cow_cmd_rebase, cow_cmd_convert, cow_cmd_compact, cow_cmd_check,
+	cow_cmd_mount, cow_cmd_umount, cow_cmd_files, cow_cmd_cat, cow_cmd_diff_files;
 
 /* Options of every subcommand that opens a chain: first member of its option struct. */
 struct cow_cmd_chain {
@@ -17,11 +17,14 @@ struct cow_cmd_chain {
 	bool allow_any;
 };
 
-#define COW_CMD_CHAIN_OPTIONS                                                                                   \
-	{ "allow", 0, CLI_LIST, offsetof(struct cow_cmd_chain, allow), "FOLDER",                                \
-	  "also open backing files in this folder, and look there for those that moved" },                      \
-	{ "allow-any", 0, CLI_FLAG, offsetof(struct cow_cmd_chain, allow_any), NULL,                            \
-	  "open backing files wherever the disk says (only for disks you trust)" }
+#define COW_CMD_CHAIN_OPTIONS                                                                                \
+	{"allow",  0,                                                                                        \
+	 CLI_LIST, offsetof(struct cow_cmd_chain, allow),                                                    \
+	 "FOLDER", "also open backing files in this folder, and look there for those that moved"},           \
+	{                                                                                                    \
+		"allow-any", 0, CLI_FLAG, offsetof(struct cow_cmd_chain, allow_any), NULL,                   \
+			"open backing files wherever the disk says (only for disks you trust)"               \
+	}
 
 /* What to open a chain with, as the options say; the folders stay theirs. */
 struct cow_open_options cow_cmd_open_options(const struct cow_cmd_chain *o);
@@ -29,7 +32,8 @@ struct cow_open_options cow_cmd_open_options(const struct cow_cmd_chain *o);
 /* Prints a JSON document with a newline, and drops it. A NULL document is out of memory. */
 int cow_cmd_print_json(json_t *doc, struct error *err);
 
-/* A string for JSON. Names are bytes: in one that is not UTF-8, each byte from 0x80 on becomes "\\xNN". NULL: no memory. */
+/* A string for JSON. Names are bytes: in one that is not UTF-8, each byte from 0x80 on becomes "\\xNN". NULL:
+ * no memory. */
 json_t *cow_cmd_json_text(const char *text);
 
 /* A struct cow_chain * that is closed with its scope. */

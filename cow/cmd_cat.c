@@ -14,17 +14,20 @@ struct options {
 static int put(void *arg, const void *data, size_t n, struct error *err)
 {
 	(void)arg;
-	return file_write_full(STDOUT_FILENO, data, n) < 0 ? error_errno(err, errno, "cannot write the output") : 0;
+	return file_write_full(STDOUT_FILENO, data, n) < 0
+		       ? error_errno(err, errno, "cannot write the output")
+		       : 0;
 }
 
 static int run(const void *opaque, const struct strv *operands, struct error *err)
 {
 	const struct options *o = opaque;
 	const char *path = operands->items[1];
-	cleanup_with(cow_cmd_fs_close) struct cow_cmd_fs disk = { 0 };
+	cleanup_with(cow_cmd_fs_close) struct cow_cmd_fs disk = {0};
 	struct cow_fs_stat st;
 
-	if (cow_cmd_fs_open(&disk, &o->chain, operands->items[0], err) || cow_fs_lookup(disk.fs, path, &st, err))
+	if (cow_cmd_fs_open(&disk, &o->chain, operands->items[0], err) ||
+	    cow_fs_lookup(disk.fs, path, &st, err))
 		return -1;
 	if ((st.mode & 0170000) != 0100000)
 		return error_set(err, ERROR_FAILED, "%s is not a regular file", path);
@@ -33,7 +36,7 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 
 static const struct cli_option options[] = {
 	COW_CMD_CHAIN_OPTIONS,
-	{ NULL },
+	{NULL},
 };
 
 const struct cli_command cow_cmd_cat = {

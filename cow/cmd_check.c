@@ -41,8 +41,8 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 	const struct options *o = opaque;
 	struct cow_open_options open = cow_cmd_open_options(&o->chain);
 	json_t *findings = o->json ? json_array() : NULL;
-	int wrong = cow_check(operands->items[0], o->repair, &open, o->json ? add_finding : print_finding, findings,
-			      err);
+	int wrong = cow_check(operands->items[0], o->repair, &open, o->json ? add_finding : print_finding,
+			      findings, err);
 
 	if (wrong < 0) {
 		json_decref(findings);
@@ -55,16 +55,18 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 
 static const struct cli_option options[] = {
 	COW_CMD_CHAIN_OPTIONS,
-	{ "repair", 'r', CLI_FLAG, offsetof(struct options, repair), NULL, "mend what can be mended without a doubt" },
-	{ "json", 0, CLI_FLAG, offsetof(struct options, json), NULL, "tell it as JSON" },
-	{ NULL },
+	{"repair", 'r', CLI_FLAG, offsetof(struct options, repair), NULL,
+	 "mend what can be mended without a doubt"},
+	{"json", 0, CLI_FLAG, offsetof(struct options, json), NULL, "tell it as JSON"},
+	{NULL},
 };
 
 const struct cli_command cow_cmd_check = {
 	.name = "check",
 	.operands = "FILE",
 	.summary = "Check a disk and what it stands on",
-	.help = "Exit status 0: nothing is wrong (any more); 1: something is. Repairs never change what the guest sees.",
+	.help = "Exit status 0: nothing is wrong (any more); 1: something is. Repairs never change what the "
+		"guest sees.",
 	.options = options,
 	.options_size = sizeof(struct options),
 	.min_operands = 1,

@@ -18,15 +18,17 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 
 static const struct cli_option options[] = {
 	COW_CMD_CHAIN_OPTIONS,
-	{ NULL },
+	{NULL},
 };
 
 const struct cli_command cow_cmd_commit = {
 	.name = "commit",
 	.operands = "OVERLAY",
 	.summary = "Move what an overlay stores into the file below it",
-	.help = "Others that stand on that file see it change, and are refused from then on. The overlay is empty afterwards.\n"
-		"An interrupted commit is completed by committing again; meanwhile both files open and show the new content.",
+	.help = "Others that stand on that file see it change, and are refused from then on. The overlay is "
+		"empty afterwards.\n"
+		"An interrupted commit is completed by committing again; meanwhile both files open and show "
+		"the new content.",
 	.options = options,
 	.options_size = sizeof(struct options),
 	.min_operands = 1,

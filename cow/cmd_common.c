@@ -3,7 +3,7 @@
 
 struct cow_open_options cow_cmd_open_options(const struct cow_cmd_chain *o)
 {
-	return (struct cow_open_options){ .folders = &o->allow, .any_backing = o->allow_any };
+	return (struct cow_open_options){.folders = &o->allow, .any_backing = o->allow_any};
 }
 
 int cow_cmd_print_json(json_t *doc, struct error *err)

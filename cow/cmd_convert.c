@@ -17,8 +17,8 @@
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/base/file.h"
 
-#define QCOW2_MAGIC 0x514649fbu
-#define QCOW2_EXTERNAL_DATA (1ull << 2)	/* incompatible feature: docs/interop/qcow2.txt */
+#define QCOW2_MAGIC         0x514649fbu
+#define QCOW2_EXTERNAL_DATA (1ull << 2) /* incompatible feature: docs/interop/qcow2.txt */
 #define QEMU_IMG_OUTPUT_MAX 4096
 
 struct options {
@@ -31,7 +31,7 @@ struct qcow2_header {
 	uint32_t magic, version;
 	uint64_t backing_file_offset;
 	uint8_t rest[56];
-	uint64_t incompatible_features;	/* from version 3 on */
+	uint64_t incompatible_features; /* from version 3 on */
 } __attribute__((packed));
 _Static_assert(offsetof(struct qcow2_header, incompatible_features) == 72, "qcow2 header");
 
@@ -39,23 +39,26 @@ _Static_assert(offsetof(struct qcow2_header, incompatible_features) == 72, "qcow
 static int inspect_qcow2(const char *path, struct error *err)
 {
 	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	struct qcow2_header h = { 0 };
+	struct qcow2_header h = {0};
 
 	if (fd < 0 || file_pread_full(fd, &h, sizeof(h), 0) < 0)
 		return error_errno(err, errno, "cannot read %s", path);
 	if (be32toh(h.magic) != QCOW2_MAGIC)
 		return 0;
 	if (h.backing_file_offset)
-		return error_set(err, ERROR_FAILED, "%s has a backing file: convert it to one without first", path);
+		return error_set(err, ERROR_FAILED, "%s has a backing file: convert it to one without first",
+				 path);
 	if (be32toh(h.version) >= 3 && (be64toh(h.incompatible_features) & QCOW2_EXTERNAL_DATA))
 		return error_set(err, ERROR_FAILED, "%s keeps its data in another file", path);
 	return 1;
 }
 
-static int qemu_img(const char *from_format, const char *to_format, const char *in, const char *out, struct error *err)
+static int qemu_img(const char *from_format, const char *to_format, const char *in, const char *out,
+		    struct error *err)
 {
-	const char *const argv[] = { "qemu-img", "convert", "-f", from_format, "-O", to_format, "--", in, out, NULL };
-	const struct child_spec spec = { .argv = argv, .null_stdin = true };
+	const char *const argv[] = {"qemu-img", "convert", "-f", from_format, "-O",
+				    to_format,  "--",      in,   out,         NULL};
+	const struct child_spec spec = {.argv = argv, .null_stdin = true};
 	cleanup_free char *output = NULL;
 	char text[128];
 	int status;
@@ -63,8 +66,8 @@ static int qemu_img(const char *from_format, const char *to_format, const char *
 	if (child_capture(&spec, -1, QEMU_IMG_OUTPUT_MAX, true, &output, &status, err))
 		return error_hint(err, "qcow2 needs qemu-img, of Debian's package qemu-utils");
 	if (status != 0)
-		return error_set(err, ERROR_FAILED, "qemu-img %s: %s", child_describe_status(status, text, sizeof(text)),
-				 output);
+		return error_set(err, ERROR_FAILED, "qemu-img %s: %s",
+				 child_describe_status(status, text, sizeof(text)), output);
 	return 0;
 }
 
@@ -121,7 +124,8 @@ static int from_qcow2(const struct options *o, const char *in, const char *out, 
 
 	if (!raw || qemu_img("qcow2", "raw", in, raw, err))
 		return -1;
-	return o->backing ? cow_express(raw, o->backing, out, o->force, &open, err) : publish(&raw, out, o->force, err);
+	return o->backing ? cow_express(raw, o->backing, out, o->force, &open, err)
+			  : publish(&raw, out, o->force, err);
 }
 
 static int from_disk(const struct options *o, const char *in, const char *out, struct error *err)
@@ -148,7 +152,9 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 	int is_qcow2;
 
 	if (!guessed.to)
-		guessed.to = str_ends(out, ".qcow2") ? "qcow2" : str_ends(out, ".raw") || str_ends(out, ".img") ? "raw" : "cow";
+		guessed.to = str_ends(out, ".qcow2")                          ? "qcow2"
+			     : str_ends(out, ".raw") || str_ends(out, ".img") ? "raw"
+									      : "cow";
 	if (!o->force && file_exists(out)) {
 		error_set(err, ERROR_FAILED, "%s is there already", out);
 		return error_hint(err, "remove it first, or use --force");
@@ -165,20 +171,22 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 
 static const struct cli_option options[] = {
 	COW_CMD_CHAIN_OPTIONS,
-	{ "to", 0, CLI_CHOICE, offsetof(struct options, to), "cow|raw|qcow2",
-	  "what to make (default: by OUT's ending: .qcow2, .raw, .img, else a COW file)" },
-	{ "backing", 'b', CLI_STRING, offsetof(struct options, backing), "BACKING",
-	  "make an overlay over this file, of what differs" },
-	{ "force", 'f', CLI_FLAG, offsetof(struct options, force), NULL, "replace a file that is there" },
-	{ NULL },
+	{"to", 0, CLI_CHOICE, offsetof(struct options, to), "cow|raw|qcow2",
+	 "what to make (default: by OUT's ending: .qcow2, .raw, .img, else a COW file)"},
+	{"backing", 'b', CLI_STRING, offsetof(struct options, backing), "BACKING",
+	 "make an overlay over this file, of what differs"},
+	{"force", 'f', CLI_FLAG, offsetof(struct options, force), NULL, "replace a file that is there"},
+	{NULL},
 };
 
 const struct cli_command cow_cmd_convert = {
 	.name = "convert",
 	.operands = "IN OUT",
 	.summary = "Make a V3 file of an older COW file, or convert from and to qcow2",
-	.help = "IN is a disk (V1, V2 and V3 files, raw images) or a qcow2 image. A COW file made of a COW file stands on the\n"
-		"same backing file, unless -b names another. A qcow2 image becomes a raw image, or with -b an overlay.",
+	.help = "IN is a disk (V1, V2 and V3 files, raw images) or a qcow2 image. A COW file made of a COW "
+		"file stands on the\n"
+		"same backing file, unless -b names another. A qcow2 image becomes a raw image, or with -b "
+		"an overlay.",
 	.options = options,
 	.options_size = sizeof(struct options),
 	.min_operands = 2,

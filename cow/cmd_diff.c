@@ -11,7 +11,7 @@ struct options {
 };
 
 struct output {
-	json_t *list;	/* NULL: print */
+	json_t *list; /* NULL: print */
 	uint64_t sectors;
 };
 
@@ -21,10 +21,13 @@ static int tell(void *arg, uint64_t start, uint64_t length, struct error *err)
 
 	out->sectors += length;
 	if (!out->list)
-		return printf("%" PRIu64 " %" PRIu64 "\n", start, length) < 0 ?
-			error_set(err, ERROR_FAILED, "cannot write the output") : 0;
+		return printf("%" PRIu64 " %" PRIu64 "\n", start, length) < 0
+			       ? error_set(err, ERROR_FAILED, "cannot write the output")
+			       : 0;
 	return json_array_append_new(out->list, json_pack("{s:I, s:I}", "start", (json_int_t)start, "length",
-							  (json_int_t)length)) ? error_oom(err) : 0;
+							  (json_int_t)length))
+		       ? error_oom(err)
+		       : 0;
 }
 
 static int run(const void *opaque, const struct strv *operands, struct error *err)
@@ -34,7 +37,7 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 	cleanup_cow_chain struct cow_chain *a = cow_chain_open(operands->items[0], &open, err);
 	cleanup_cow_chain struct cow_chain *b = a ? cow_chain_open(operands->items[1], &open, err) : NULL;
 	cleanup_json json_t *list = o->json ? json_array() : NULL;
-	struct output out = { .list = list };
+	struct output out = {.list = list};
 
 	if (!b || cow_diff(a, b, tell, &out, err))
 		return -1;
@@ -43,8 +46,8 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 
 static const struct cli_option options[] = {
 	COW_CMD_CHAIN_OPTIONS,
-	{ "json", 0, CLI_FLAG, offsetof(struct options, json), NULL, "tell it as JSON" },
-	{ NULL },
+	{"json", 0, CLI_FLAG, offsetof(struct options, json), NULL, "tell it as JSON"},
+	{NULL},
 };
 
 const struct cli_command cow_cmd_diff = {

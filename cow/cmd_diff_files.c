@@ -16,8 +16,8 @@
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/base/file.h"
 
-#define PATCH_FILE_MAX (4u << 20)	/* of a file that a patch is made for */
-#define PATCH_MAX (64u << 20)
+#define PATCH_FILE_MAX (4u << 20) /* of a file that a patch is made for */
+#define PATCH_MAX      (64u << 20)
 
 struct options {
 	struct cow_cmd_chain chain;
@@ -27,7 +27,7 @@ struct options {
 struct output {
 	const struct options *options;
 	json_t *list;
-	struct cow_fs *old, *new;	/* for patches */
+	struct cow_fs *old, *new; /* for patches */
 };
 
 /* "content, mode, owner" */
@@ -35,21 +35,24 @@ static const struct {
 	unsigned int aspect;
 	const char *name;
 } aspects[] = {
-	{ COW_FS_CONTENT, "content" }, { COW_FS_MODE, "mode" },	  { COW_FS_OWNER, "owner" },
-	{ COW_FS_SIZE, "size" },       { COW_FS_MTIME, "mtime" }, { COW_FS_ATTRIBUTES, "attributes" },
+	{COW_FS_CONTENT, "content"}, {COW_FS_MODE, "mode"},   {COW_FS_OWNER, "owner"},
+	{COW_FS_SIZE, "size"},       {COW_FS_MTIME, "mtime"}, {COW_FS_ATTRIBUTES, "attributes"},
 };
 
 static const char *change_name(enum cow_fs_change change)
 {
-	static const char *const names[] = { [COW_FS_ADDED] = "added", [COW_FS_REMOVED] = "removed",
-					     [COW_FS_MODIFIED] = "modified", [COW_FS_RENAMED] = "renamed" };
+	static const char *const names[] = {[COW_FS_ADDED] = "added",
+					    [COW_FS_REMOVED] = "removed",
+					    [COW_FS_MODIFIED] = "modified",
+					    [COW_FS_RENAMED] = "renamed"};
 
 	return names[change];
 }
 
 static int tell_json(json_t *list, const struct cow_fs_difference *d, struct error *err)
 {
-	json_t *item = json_pack("{s:s, s:o}", "change", change_name(d->change), "path", cow_cmd_json_text(d->path));
+	json_t *item =
+		json_pack("{s:s, s:o}", "change", change_name(d->change), "path", cow_cmd_json_text(d->path));
 	json_t *which = json_array();
 
 	for (size_t i = 0; i < ARRAY_SIZE(aspects); i++)
@@ -58,7 +61,8 @@ static int tell_json(json_t *list, const struct cow_fs_difference *d, struct err
 	if (d->old_path)
 		json_object_set_new(item, "old_path", cow_cmd_json_text(d->old_path));
 	if (d->change != COW_FS_ADDED)
-		json_object_set_new(item, "old", cow_cmd_stat_json(d->old_path ? d->old_path : d->path, NULL, &d->old));
+		json_object_set_new(item, "old",
+				    cow_cmd_stat_json(d->old_path ? d->old_path : d->path, NULL, &d->old));
 	if (d->change != COW_FS_REMOVED)
 		json_object_set_new(item, "new", cow_cmd_stat_json(d->path, NULL, &d->new));
 	json_object_set_new(item, "aspects", which);
@@ -67,12 +71,15 @@ static int tell_json(json_t *list, const struct cow_fs_difference *d, struct err
 
 static void tell_line(const struct cow_fs_difference *d)
 {
-	static const char letters[] = { [COW_FS_ADDED] = 'A', [COW_FS_REMOVED] = 'D', [COW_FS_MODIFIED] = 'M',
-					[COW_FS_RENAMED] = 'R' };
+	static const char letters[] = {[COW_FS_ADDED] = 'A',
+				       [COW_FS_REMOVED] = 'D',
+				       [COW_FS_MODIFIED] = 'M',
+				       [COW_FS_RENAMED] = 'R'};
 	char mode[11];
 	const char *separator = " (";
 
-	printf("%c %s ", letters[d->change], cow_fs_mode_text(d->change == COW_FS_REMOVED ? d->old.mode : d->new.mode, mode));
+	printf("%c %s ", letters[d->change],
+	       cow_fs_mode_text(d->change == COW_FS_REMOVED ? d->old.mode : d->new.mode, mode));
 	if (d->old_path) {
 		cow_cmd_print_path(d->old_path);
 		fputs(" -> ", stdout);
@@ -101,7 +108,7 @@ static int add_text(void *arg, const void *data, size_t n, struct error *err)
 	t->too_large = t->data.length + n > PATCH_FILE_MAX;
 	t->binary = memchr(data, '\0', n) != NULL;
 	if (t->too_large || t->binary)
-		return 1;	/* enough seen */
+		return 1; /* enough seen */
 	strbuf_add(&t->data, data, n);
 	return strbuf_check(&t->data, err);
 }
@@ -138,14 +145,15 @@ static char *label(const char *side, const char *path, struct error *err)
 	return path ? str_printf(err, "%s%s", side, path) : str_dup("/dev/null", err);
 }
 
-static int run_diff(const char *old_path, const char *new_path, const struct text *old, const struct text *new,
-		    struct error *err)
+static int run_diff(const char *old_path, const char *new_path, const struct text *old,
+		    const struct text *new, struct error *err)
 {
 	cleanup_with(remove_file) char *a = store(old, err), *b = a ? store(new, err) : NULL;
 	cleanup_free char *old_label = b ? label("a", old_path, err) : NULL, *output = NULL;
 	cleanup_free char *new_label = old_label ? label("b", new_path, err) : NULL;
-	const char *const argv[] = { "diff", "-u", "--label", old_label, "--label", new_label, "--", a, b, NULL };
-	const struct child_spec spec = { .argv = argv, .null_stdin = true };
+	const char *const argv[] = {"diff",    "-u", "--label", old_label, "--label",
+				    new_label, "--", a,         b,         NULL};
+	const struct child_spec spec = {.argv = argv, .null_stdin = true};
 	int status;
 
 	if (!new_label || child_capture(&spec, -1, PATCH_MAX, true, &output, &status, err))
@@ -165,12 +173,12 @@ static int tell_patch(const struct output *out, const struct cow_fs_difference *
 {
 	const char *old_path = d->change == COW_FS_ADDED ? NULL : d->old_path ? d->old_path : d->path;
 	const char *new_path = d->change == COW_FS_REMOVED ? NULL : d->path;
-	struct text old = { 0 }, new = { 0 };
+	struct text old = {0}, new = {0};
 	bool has_old = is_regular(&d->old), has_new = is_regular(&d->new);
 	int ret = 0;
 
-	if ((!has_old && !has_new) || (d->change != COW_FS_ADDED && d->change != COW_FS_REMOVED &&
-				       !(d->aspects & COW_FS_CONTENT)))
+	if ((!has_old && !has_new) ||
+	    (d->change != COW_FS_ADDED && d->change != COW_FS_REMOVED && !(d->aspects & COW_FS_CONTENT)))
 		return 0;
 	ret = has_old ? cow_fs_read(out->old, d->old.inode, add_text, &old, err) : 0;
 	if (ret == 0 && has_new)
@@ -207,7 +215,7 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 	struct cow_open_options open = cow_cmd_open_options(&o->chain);
 	cleanup_cow_chain struct cow_chain *chain = cow_chain_open(operands->items[0], &open, err);
 	cleanup_json json_t *list = o->json ? json_array() : NULL;
-	struct output out = { .options = o, .list = list };
+	struct output out = {.options = o, .list = list};
 	size_t skip;
 	int ret;
 
@@ -217,7 +225,8 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 		return error_set(err, ERROR_USAGE, "--json and --patch exclude each other");
 	skip = o->base ? cow_chain_depth(chain) - 1 : 1;
 	if (cow_chain_depth(chain) < 2)
-		return error_set(err, ERROR_FAILED, "%s stands on nothing to compare it with", operands->items[0]);
+		return error_set(err, ERROR_FAILED, "%s stands on nothing to compare it with",
+				 operands->items[0]);
 	out.new = cow_fs_open(chain, 0, err);
 	out.old = out.new ? cow_fs_open(chain, skip, err) : NULL;
 	if (out.old)
@@ -230,18 +239,19 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 
 static const struct cli_option options[] = {
 	COW_CMD_CHAIN_OPTIONS,
-	{ "base", 0, CLI_FLAG, offsetof(struct options, base), NULL,
-	  "compare with the base image, not with the next layer" },
-	{ "patch", 'p', CLI_FLAG, offsetof(struct options, patch), NULL, "a unified diff of the text files" },
-	{ "json", 0, CLI_FLAG, offsetof(struct options, json), NULL, "tell it as JSON" },
-	{ NULL },
+	{"base", 0, CLI_FLAG, offsetof(struct options, base), NULL,
+	 "compare with the base image, not with the next layer"},
+	{"patch", 'p', CLI_FLAG, offsetof(struct options, patch), NULL, "a unified diff of the text files"},
+	{"json", 0, CLI_FLAG, offsetof(struct options, json), NULL, "tell it as JSON"},
+	{NULL},
 };
 
 const struct cli_command cow_cmd_diff_files = {
 	.name = "diff-files",
 	.operands = "FILE",
 	.summary = "Show what changed in the files of a disk since its backing file",
-	.help = "A line each: A added, D removed, M modified, R renamed; the mode; the path; and in what it differs.\n"
+	.help = "A line each: A added, D removed, M modified, R renamed; the mode; the path; and in what it "
+		"differs.\n"
 		"Reads folders and what the overlay stores only.",
 	.options = options,
 	.options_size = sizeof(struct options),

@@ -44,7 +44,7 @@ static int add_entry(void *arg, const char *name, uint32_t inode, bool is_folder
 	path = str_printf(err, "%s/%s", str_eq(e->folder, "/") ? "" : e->folder, name);
 	if (!path)
 		return -1;
-	items[e->count++] = (struct entry){ path, inode, is_folder };
+	items[e->count++] = (struct entry){path, inode, is_folder};
 	return 0;
 }
 
@@ -73,8 +73,8 @@ static int tell(struct cow_fs *fs, json_t *list, const char *path, uint32_t inod
 	mtime = (time_t)st.mtime;
 	if (localtime_r(&mtime, &tm))
 		strftime(when, sizeof(when), "%F %T", &tm);
-	printf("%s %3" PRIu32 " %5" PRIu32 " %5" PRIu32 " %10" PRIu64 " %s ", cow_fs_mode_text(st.mode, mode), st.links,
-	       st.uid, st.gid, st.size, when);
+	printf("%s %3" PRIu32 " %5" PRIu32 " %5" PRIu32 " %10" PRIu64 " %s ", cow_fs_mode_text(st.mode, mode),
+	       st.links, st.uid, st.gid, st.size, when);
 	cow_cmd_print_path(path);
 	if (target) {
 		printf(" -> ");
@@ -85,10 +85,10 @@ static int tell(struct cow_fs *fs, json_t *list, const char *path, uint32_t inod
 }
 
 /* `depth`: folders may lie in each other as deep as a path is long. */
-static int list_folder(struct cow_fs *fs, json_t *list, const char *folder, uint32_t inode, unsigned int depth,
-		       struct error *err)
+static int list_folder(struct cow_fs *fs, json_t *list, const char *folder, uint32_t inode,
+		       unsigned int depth, struct error *err)
 {
-	cleanup_with(free_entries) struct entries e = { .folder = folder };
+	cleanup_with(free_entries) struct entries e = {.folder = folder};
 
 	if (cow_fs_list(fs, inode, add_entry, &e, err))
 		return error_prefix(err, "%s", folder);
@@ -109,23 +109,24 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 	const struct options *o = opaque;
 	const char *path = operands->count > 1 ? operands->items[1] : "/";
 	cleanup_json json_t *list = o->json ? json_array() : NULL;
-	cleanup_with(cow_cmd_fs_close) struct cow_cmd_fs disk = { 0 };
+	cleanup_with(cow_cmd_fs_close) struct cow_cmd_fs disk = {0};
 	struct cow_fs_stat st;
 
 	if (cow_cmd_fs_open(&disk, &o->chain, operands->items[0], err) ||
 	    cow_fs_lookup(disk.fs, path, &st, err))
 		return -1;
-	if ((st.mode & 0170000) == 0040000 ? list_folder(disk.fs, list, path, st.inode, o->recursive ? 1000 : 0, err) :
-					     tell(disk.fs, list, path, st.inode, err))
+	if ((st.mode & 0170000) == 0040000
+		    ? list_folder(disk.fs, list, path, st.inode, o->recursive ? 1000 : 0, err)
+		    : tell(disk.fs, list, path, st.inode, err))
 		return -1;
 	return list ? cow_cmd_print_json(json_incref(list), err) : 0;
 }
 
 static const struct cli_option options[] = {
 	COW_CMD_CHAIN_OPTIONS,
-	{ "recursive", 'R', CLI_FLAG, offsetof(struct options, recursive), NULL, "folders within, too" },
-	{ "json", 0, CLI_FLAG, offsetof(struct options, json), NULL, "tell it as JSON" },
-	{ NULL },
+	{"recursive", 'R', CLI_FLAG, offsetof(struct options, recursive), NULL, "folders within, too"},
+	{"json", 0, CLI_FLAG, offsetof(struct options, json), NULL, "tell it as JSON"},
+	{NULL},
 };
 
 const struct cli_command cow_cmd_files = {

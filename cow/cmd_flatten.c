@@ -20,16 +20,18 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 
 static const struct cli_option options[] = {
 	COW_CMD_CHAIN_OPTIONS,
-	{ "force", 'f', CLI_FLAG, offsetof(struct options, force), NULL, "replace a file that is there" },
-	{ "durable", 0, CLI_FLAG, offsetof(struct options, durable), NULL, "wait until a crash of the host could not undo it" },
-	{ NULL },
+	{"force", 'f', CLI_FLAG, offsetof(struct options, force), NULL, "replace a file that is there"},
+	{"durable", 0, CLI_FLAG, offsetof(struct options, durable), NULL,
+	 "wait until a crash of the host could not undo it"},
+	{NULL},
 };
 
 const struct cli_command cow_cmd_flatten = {
 	.name = "flatten",
 	.operands = "FILE OUT",
 	.summary = "Write the disk as a sparse raw image",
-	.help = "OUT appears when it is complete. Blocks are shared with the chain where the file system can.",
+	.help = "OUT appears when it is complete. Blocks are shared with the chain where the file system "
+		"can.",
 	.options = options,
 	.options_size = sizeof(struct options),
 	.min_operands = 2,

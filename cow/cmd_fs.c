@@ -4,10 +4,12 @@
 void cow_cmd_fs_warn(const struct cow_fs *fs)
 {
 	if (cow_fs_needs_recovery(fs) && !cli_quiet)
-		fputs("uml-cow: the disk was not unmounted: what is in its journal only is not seen\n", stderr);
+		fputs("uml-cow: the disk was not unmounted: what is in its journal only is not seen\n",
+		      stderr);
 }
 
-int cow_cmd_fs_open(struct cow_cmd_fs *disk, const struct cow_cmd_chain *o, const char *path, struct error *err)
+int cow_cmd_fs_open(struct cow_cmd_fs *disk, const struct cow_cmd_chain *o, const char *path,
+		    struct error *err)
 {
 	struct cow_open_options open = cow_cmd_open_options(o);
 
@@ -39,20 +41,21 @@ void cow_cmd_print_path(const char *path)
 
 json_t *cow_cmd_stat_json(const char *path, const char *target, const struct cow_fs_stat *st)
 {
-	static const char *const types[16] = { [1] = "fifo", [2] = "char", [4] = "directory", [6] = "block",
-					       [8] = "file", [10] = "symlink", [12] = "socket" };
+	static const char *const types[16] = {
+		[1] = "fifo", [2] = "char",     [4] = "directory", [6] = "block",
+		[8] = "file", [10] = "symlink", [12] = "socket"};
 	const char *type = types[st->mode >> 12 & 15];
 	char mode[16];
 	json_t *j;
 
 	snprintf(mode, sizeof(mode), "%04o", st->mode & 07777);
-	j = json_pack("{s:o, s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "path", cow_cmd_json_text(path), "type", type ? type : "unknown", "mode",
-		      mode, "uid", (json_int_t)st->uid, "gid", (json_int_t)st->gid, "size", (json_int_t)st->size,
-		      "mtime", (json_int_t)st->mtime, "inode", (json_int_t)st->inode);
+	j = json_pack("{s:o, s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "path", cow_cmd_json_text(path), "type",
+		      type ? type : "unknown", "mode", mode, "uid", (json_int_t)st->uid, "gid",
+		      (json_int_t)st->gid, "size", (json_int_t)st->size, "mtime", (json_int_t)st->mtime,
+		      "inode", (json_int_t)st->inode);
 	if (j && target && json_object_set_new(j, "target", cow_cmd_json_text(target))) {
 		json_decref(j);
 		return NULL;
 	}
 	return j;
 }
-

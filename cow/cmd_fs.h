@@ -12,7 +12,8 @@ struct cow_cmd_fs {
 	struct cow_fs *fs;
 };
 /* Opens a disk and its file system; warns on stderr when the journal was not replayed. */
-int cow_cmd_fs_open(struct cow_cmd_fs *disk, const struct cow_cmd_chain *o, const char *path, struct error *err);
+int cow_cmd_fs_open(struct cow_cmd_fs *disk, const struct cow_cmd_chain *o, const char *path,
+		    struct error *err);
 void cow_cmd_fs_close(struct cow_cmd_fs *disk);
 /* Says so when the file system was not unmounted. */
 void cow_cmd_fs_warn(const struct cow_fs *fs);

@@ -16,7 +16,7 @@ struct options {
 /* Whether another program holds a lock that a writer would run into. */
 static bool in_use(int fd)
 {
-	struct flock fl = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 
 	return fcntl(fd, F_OFD_GETLK, &fl) == 0 && fl.l_type != F_UNLCK;
 }
@@ -37,14 +37,15 @@ static json_t *file_json(const struct cow_file_info *f)
 {
 	bool is_cow = f->header.format != COW_RAW;
 	json_t *j = json_pack("{s:o, s:s, s:I, s:I, s:I, s:b}", "path", cow_cmd_json_text(f->path), "format",
-			      cow_format_name(f->header.format), "size", (json_int_t)f->header.size, "allocated",
-			      (json_int_t)f->allocated, "owned_sectors", (json_int_t)f->owned_sectors, "in_use",
-			      in_use(f->fd));
+			      cow_format_name(f->header.format), "size", (json_int_t)f->header.size,
+			      "allocated", (json_int_t)f->allocated, "owned_sectors",
+			      (json_int_t)f->owned_sectors, "in_use", in_use(f->fd));
 
 	if (!j || !is_cow)
 		return j;
-	if (json_object_update_new(j, json_pack("{s:o, s:I, s:I, s:I, s:I, s:I}", "backing", cow_cmd_json_text(f->header.backing),
-						"backing_mtime", (json_int_t)f->header.mtime, "alignment",
+	if (json_object_update_new(j, json_pack("{s:o, s:I, s:I, s:I, s:I, s:I}", "backing",
+						cow_cmd_json_text(f->header.backing), "backing_mtime",
+						(json_int_t)f->header.mtime, "alignment",
 						(json_int_t)f->header.alignment, "bitmap_offset",
 						(json_int_t)f->header.bitmap_offset, "bitmap_length",
 						(json_int_t)f->header.bitmap_length, "data_offset",
@@ -70,9 +71,11 @@ static int print_json(const struct cow_chain *chain, struct error *err)
 		}
 	}
 	count_bytes(chain, &own, &shared);
-	return cow_cmd_print_json(json_pack("{s:I, s:I, s:I, s:o, s:o}", "size", (json_int_t)cow_chain_size(chain),
-					    "own_bytes", (json_int_t)own, "shared_bytes", (json_int_t)shared, "chain",
-					    files, "problem", problem ? cow_cmd_json_text(problem->message) : json_null()), err);
+	return cow_cmd_print_json(json_pack("{s:I, s:I, s:I, s:o, s:o}", "size",
+					    (json_int_t)cow_chain_size(chain), "own_bytes", (json_int_t)own,
+					    "shared_bytes", (json_int_t)shared, "chain", files, "problem",
+					    problem ? cow_cmd_json_text(problem->message) : json_null()),
+				  err);
 }
 
 static int add_row(struct cli_table *t, size_t index, const struct cow_file_info *f, struct error *err)
@@ -116,8 +119,8 @@ static void print_totals(const struct cow_chain *chain)
 
 static int print_table(const struct cow_chain *chain, struct error *err)
 {
-	static const char *const headers[] = { "#", "FORMAT", "DISK", "STORED", "ALLOCATED", "IN USE",
-					       "BACKING TIME", "FILE", NULL };
+	static const char *const headers[] = {"#",      "FORMAT",       "DISK", "STORED", "ALLOCATED",
+					      "IN USE", "BACKING TIME", "FILE", NULL};
 	cleanup_free struct cow_file_info *f = malloc(sizeof(*f));
 	struct cli_table *t = cli_table_new(err, headers);
 	int ret = f && t ? 0 : error_oom(err);
@@ -151,15 +154,16 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 
 static const struct cli_option options[] = {
 	COW_CMD_CHAIN_OPTIONS,
-	{ "json", 0, CLI_FLAG, offsetof(struct options, json), NULL, "tell it as JSON" },
-	{ NULL },
+	{"json", 0, CLI_FLAG, offsetof(struct options, json), NULL, "tell it as JSON"},
+	{NULL},
 };
 
 const struct cli_command cow_cmd_info = {
 	.name = "info",
 	.operands = "FILE",
 	.summary = "Show the chain of a disk, and what each of its files stores and takes",
-	.help = "Takes no locks, so it can be asked about a disk in use. When the chain is broken, what can be seen of it is\n"
+	.help = "Takes no locks, so it can be asked about a disk in use. When the chain is broken, what can "
+		"be seen of it is\n"
 		"shown, then what is wrong, and the exit status is 1.",
 	.options = options,
 	.options_size = sizeof(struct options),

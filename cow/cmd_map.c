@@ -37,19 +37,20 @@ static void next_extent(const struct cow_chain *chain, uint64_t start, uint64_t 
 	}
 }
 
-static int tell_extent(json_t *list, const struct cow_chain *chain, const struct cow_extent *e, const char *kind,
-		       struct error *err)
+static int tell_extent(json_t *list, const struct cow_chain *chain, const struct cow_extent *e,
+		       const char *kind, struct error *err)
 {
 	uint64_t offset = cow_chain_offset(chain, e);
 
 	if (!list) {
-		printf("%12" PRIu64 " %12" PRIu64 " %5zu  %s  %" PRIu64 "\n", e->start, e->length, e->owner, kind,
-		       offset);
+		printf("%12" PRIu64 " %12" PRIu64 " %5zu  %s  %" PRIu64 "\n", e->start, e->length, e->owner,
+		       kind, offset);
 		return 0;
 	}
-	if (json_array_append_new(list, json_pack("{s:I, s:I, s:I, s:s, s:I}", "start", (json_int_t)e->start, "length",
-						  (json_int_t)e->length, "owner", (json_int_t)e->owner, "kind", kind,
-						  "offset", (json_int_t)offset)))
+	if (json_array_append_new(list,
+				  json_pack("{s:I, s:I, s:I, s:s, s:I}", "start", (json_int_t)e->start,
+					    "length", (json_int_t)e->length, "owner", (json_int_t)e->owner,
+					    "kind", kind, "offset", (json_int_t)offset)))
 		return error_oom(err);
 	return 0;
 }
@@ -87,15 +88,16 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 
 static const struct cli_option options[] = {
 	COW_CMD_CHAIN_OPTIONS,
-	{ "json", 0, CLI_FLAG, offsetof(struct options, json), NULL, "tell it as JSON" },
-	{ NULL },
+	{"json", 0, CLI_FLAG, offsetof(struct options, json), NULL, "tell it as JSON"},
+	{NULL},
 };
 
 const struct cli_command cow_cmd_map = {
 	.name = "map",
 	.operands = "FILE",
 	.summary = "Show which file of the chain holds which sectors",
-	.help = "Files are numbered as by info, 0 the top. OFFSET is in bytes, within the file. Takes no locks.",
+	.help = "Files are numbered as by info, 0 the top. OFFSET is in bytes, within the file. Takes no "
+		"locks.",
 	.options = options,
 	.options_size = sizeof(struct options),
 	.min_operands = 1,

@@ -19,15 +19,17 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 
 static const struct cli_option options[] = {
 	COW_CMD_CHAIN_OPTIONS,
-	{ "output", 'o', CLI_STRING, offsetof(struct options, out), "FILE", "write there, and leave UPPER as it is" },
-	{ NULL },
+	{"output", 'o', CLI_STRING, offsetof(struct options, out), "FILE",
+	 "write there, and leave UPPER as it is"},
+	{NULL},
 };
 
 const struct cli_command cow_cmd_merge = {
 	.name = "merge",
 	.operands = "UPPER LOWER",
 	.summary = "Gather the layers from UPPER to LOWER in one file",
-	.help = "UPPER then stands on what LOWER stood on, and shows what it did. LOWER stays as it is: others may need it.",
+	.help = "UPPER then stands on what LOWER stood on, and shows what it did. LOWER stays as it is: "
+		"others may need it.",
 	.options = options,
 	.options_size = sizeof(struct options),
 	.min_operands = 2,

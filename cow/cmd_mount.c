@@ -29,18 +29,20 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 
 static const struct cli_option options[] = {
 	COW_CMD_CHAIN_OPTIONS,
-	{ "write", 'w', CLI_FLAG, offsetof(struct options, write), NULL, "what is written goes into FILE" },
-	{ "overlay", 'o', CLI_STRING, offsetof(struct options, overlay), "OVERLAY",
-	  "what is written goes into a new overlay of this name over FILE" },
-	{ "foreground", 0, CLI_FLAG, offsetof(struct options, foreground), NULL, "do not go to the background" },
-	{ NULL },
+	{"write", 'w', CLI_FLAG, offsetof(struct options, write), NULL, "what is written goes into FILE"},
+	{"overlay", 'o', CLI_STRING, offsetof(struct options, overlay), "OVERLAY",
+	 "what is written goes into a new overlay of this name over FILE"},
+	{"foreground", 0, CLI_FLAG, offsetof(struct options, foreground), NULL,
+	 "do not go to the background"},
+	{NULL},
 };
 
 const struct cli_command cow_cmd_mount = {
 	.name = "mount",
 	.operands = "FILE DIR",
 	.summary = "Show the disk as the raw file DIR/disk",
-	.help = "For programs that know raw images: fuse2fs, debugfs, fsck, qemu. Read-only unless --write or --overlay\n"
+	.help = "For programs that know raw images: fuse2fs, debugfs, fsck, qemu. Read-only unless --write "
+		"or --overlay\n"
 		"is given. The disk is locked until `uml-cow umount DIR`.",
 	.options = options,
 	.options_size = sizeof(struct options),

@@ -34,8 +34,10 @@ struct commit {
 	struct cow_copier copier;
 };
 
-/* Calls fn for each run of sectors that the overlay owns, as byte ranges of the disk, cut to the lower file's size. */
-static int for_each_owned(struct commit *c, int (*fn)(struct commit *c, uint64_t at, uint64_t n, struct error *err),
+/* Calls fn for each run of sectors that the overlay owns, as byte ranges of the disk, cut to the lower file's
+ * size. */
+static int for_each_owned(struct commit *c,
+			  int (*fn)(struct commit *c, uint64_t at, uint64_t n, struct error *err),
 			  struct error *err)
 {
 	for (uint64_t s = 0; s < c->upper->sectors;) {
@@ -59,8 +61,10 @@ static int reserve(struct commit *c, uint64_t at, uint64_t n, struct error *err)
 		bool is_data;
 		uint64_t run = cow_data_run(c->upper->fd, cow_file_place(c->upper, at), n, &is_data);
 
-		if (is_data && fallocate(c->lower->fd, FALLOC_FL_KEEP_SIZE, (off_t)cow_file_place(c->lower, at),
-					 (off_t)run) && errno != EOPNOTSUPP)
+		if (is_data &&
+		    fallocate(c->lower->fd, FALLOC_FL_KEEP_SIZE, (off_t)cow_file_place(c->lower, at),
+			      (off_t)run) &&
+		    errno != EOPNOTSUPP)
 			return error_errno(err, errno, "cannot reserve space in %s", c->lower->path);
 		at += run;
 		n -= run;
@@ -78,7 +82,8 @@ static int unreserve(struct commit *c, uint64_t at, uint64_t n, struct error *er
 		uint64_t run = cow_data_run(c->lower->fd, place, n, &is_data);
 
 		if (!is_data)
-			fallocate(c->lower->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)place, (off_t)run);
+			fallocate(c->lower->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)place,
+				  (off_t)run);
 		at += run;
 		n -= run;
 	}
@@ -87,7 +92,8 @@ static int unreserve(struct commit *c, uint64_t at, uint64_t n, struct error *er
 
 static int copy(struct commit *c, uint64_t at, uint64_t n, struct error *err)
 {
-	if (cow_copy(&c->copier, c->upper->fd, cow_file_place(c->upper, at), cow_file_place(c->lower, at), n, err))
+	if (cow_copy(&c->copier, c->upper->fd, cow_file_place(c->upper, at), cow_file_place(c->lower, at), n,
+		     err))
 		return error_prefix(err, "committing %s to %s", c->upper->path, c->lower->path);
 	if (c->lower->bitmap)
 		cow_file_set(c->lower, at >> COW_SECTOR_SHIFT, n >> COW_SECTOR_SHIFT, true);
@@ -97,7 +103,7 @@ static int copy(struct commit *c, uint64_t at, uint64_t n, struct error *err)
 /* Waits until a modification gives the file another time, in seconds, than it has. */
 static void leave_second(const struct cow_file *f)
 {
-	const struct timespec step = { .tv_nsec = 10 * 1000 * 1000 };
+	const struct timespec step = {.tv_nsec = 10 * 1000 * 1000};
 	struct timespec now;
 
 	/* the coarse clock is the one that file times are taken from */
@@ -152,7 +158,7 @@ static int check(const struct commit *c, struct cow_journal *j, struct error *er
 		return -1;
 	if (j->state == COW_JOURNAL_NONE || cow_journal_names(j, c->upper))
 		return 0;
-	if (j->state == COW_JOURNAL_COPIED) {	/* that one is done, but for the note */
+	if (j->state == COW_JOURNAL_COPIED) { /* that one is done, but for the note */
 		j->state = COW_JOURNAL_NONE;
 		return 0;
 	}
@@ -171,7 +177,7 @@ int cow_commit(const char *overlay, const struct cow_open_options *options, stru
 		return -1;
 	if (!chain->files[0]->bitmap)
 		return error_set(err, ERROR_FAILED, "%s is not a COW file", overlay);
-	c = (struct commit){ .chain = chain, .upper = chain->files[0], .lower = chain->files[1] };
+	c = (struct commit){.chain = chain, .upper = chain->files[0], .lower = chain->files[1]};
 	c.copier.out = c.lower->fd;
 	if (check(&c, &j, err))
 		return -1;

@@ -13,7 +13,7 @@
 #include "uml-lab/base/file.h"
 
 #define BUFFER (1u << 20)
-#define BLOCK 4096u
+#define BLOCK  4096u
 
 struct compaction {
 	struct cow_chain *chain;
@@ -80,8 +80,10 @@ static int punch(const struct compaction *c, uint64_t at, size_t n, struct error
 			run += block;
 		}
 		/* a file system without holes has no space to give back */
-		if (run && fallocate(c->file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				     (off_t)cow_file_place(c->file, at + i), (off_t)run) && errno != EOPNOTSUPP)
+		if (run &&
+		    fallocate(c->file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			      (off_t)cow_file_place(c->file, at + i), (off_t)run) &&
+		    errno != EOPNOTSUPP)
 			return error_errno(err, errno, "cannot give back space of %s", c->file->path);
 		i += run ? run : BLOCK;
 	}
@@ -99,7 +101,8 @@ static int free_space(struct compaction *c, struct error *err)
 
 		run = cow_data_run(c->file->fd, place, size - at, &is_data);
 		if (is_data) {
-			n = file_pread_full(c->file->fd, c->buffer, run < BUFFER ? (size_t)run : BUFFER, (off_t)place);
+			n = file_pread_full(c->file->fd, c->buffer, run < BUFFER ? (size_t)run : BUFFER,
+					    (off_t)place);
 			if (n < 0)
 				return error_errno(err, errno, "cannot read %s", c->file->path);
 			if (n == 0)
@@ -125,7 +128,7 @@ int cow_compact(const char *path, const struct cow_open_options *options, struct
 {
 	cleanup_chain struct cow_chain *chain = cow_chain_open_writable(path, options, 1, err);
 	cleanup_free uint8_t *buffer = malloc(BUFFER);
-	struct compaction c = { .chain = chain, .buffer = buffer };
+	struct compaction c = {.chain = chain, .buffer = buffer};
 	uint64_t before;
 	int ret;
 
@@ -140,6 +143,6 @@ int cow_compact(const char *path, const struct cow_open_options *options, struct
 	if (cow_file_restore_time(c.file, ret ? NULL : err) || ret)
 		return -1;
 	if (result)
-		*result = (struct cow_compact_result){ c.dropped, before, allocated(c.file->fd) };
+		*result = (struct cow_compact_result){c.dropped, before, allocated(c.file->fd)};
 	return 0;
 }

@@ -8,7 +8,7 @@
 #include "cow/compare.h"
 #include "uml-lab/base/file.h"
 
-#define PIECE_SECTORS 2048u	/* 1 MiB at a time */
+#define PIECE_SECTORS 2048u /* 1 MiB at a time */
 
 /* A range that grows as long as what is found adjoins it, and is told when it ends. */
 struct sink {
@@ -40,10 +40,10 @@ static int add(struct sink *s, uint64_t start, uint64_t length, struct error *er
 /* One side of the comparison. */
 struct side {
 	const struct cow_chain *chain;
-	const struct cow_file *file;	/* where the sectors at hand come from */
+	const struct cow_file *file; /* where the sectors at hand come from */
 	struct cow_extent extent;
-	uint64_t place;			/* bytes into that file */
-	bool is_data;			/* else a hole: zeroes */
+	uint64_t place; /* bytes into that file */
+	bool is_data;   /* else a hole: zeroes */
 	uint8_t *data;
 };
 
@@ -106,7 +106,9 @@ static int compare_next(struct comparison *c, uint64_t start, uint64_t *n, struc
 		if (c->a.is_data || c->b.is_data) {
 			if (*n > PIECE_SECTORS)
 				*n = PIECE_SECTORS;
-			return load(&c->a, *n, err) || load(&c->b, *n, err) ? -1 : compare_loaded(c, start, *n, err);
+			return load(&c->a, *n, err) || load(&c->b, *n, err)
+				       ? -1
+				       : compare_loaded(c, start, *n, err);
 		}
 	}
 	return c->differ ? 0 : add(&c->sink, start, *n, err);
@@ -116,13 +118,13 @@ int cow_compare(const struct cow_chain *a, const struct cow_chain *b, uint64_t s
 		cow_range_fn fn, void *arg, struct error *err)
 {
 	cleanup_free uint8_t *buffer = malloc(2 * PIECE_SECTORS * COW_SECTOR_SIZE);
-	struct comparison c = { .differ = differ, .sink = { .fn = fn, .arg = arg } };
+	struct comparison c = {.differ = differ, .sink = {.fn = fn, .arg = arg}};
 	int ret = 0;
 
 	if (!buffer)
 		return error_oom(err);
-	c.a = (struct side){ .chain = a, .data = buffer };
-	c.b = (struct side){ .chain = b, .data = buffer + PIECE_SECTORS * COW_SECTOR_SIZE };
+	c.a = (struct side){.chain = a, .data = buffer};
+	c.b = (struct side){.chain = b, .data = buffer + PIECE_SECTORS * COW_SECTOR_SIZE};
 	while (n > 0 && !ret) {
 		uint64_t done = n;
 

@@ -12,8 +12,8 @@
 #include "cow/internal.h"
 #include "uml-lab/base/file.h"
 
-#define BUFFER (256u << 10)	/* stays in the processor's cache between read and write */
-#define BLOCK 4096u	/* granularity of zeroes: smaller ones free nothing */
+#define BUFFER (256u << 10) /* stays in the processor's cache between read and write */
+#define BLOCK  4096u        /* granularity of zeroes: smaller ones free nothing */
 
 bool cow_is_zero(const void *data, size_t n)
 {
@@ -31,7 +31,7 @@ uint64_t cow_data_run(int fd, uint64_t at, uint64_t n, bool *is_data)
 		*is_data = false;
 		return n;
 	}
-	if (data < 0)	/* a device: all is data */
+	if (data < 0) /* a device: all is data */
 		return n;
 	if ((uint64_t)data > at) {
 		*is_data = false;
@@ -91,7 +91,7 @@ static int put(const struct cow_copier *c, const uint8_t *data, size_t n, uint64
 
 static bool clone(struct cow_copier *c, int in, uint64_t from, uint64_t to, uint64_t n)
 {
-	struct file_clone_range r = { .src_fd = in, .src_offset = from, .src_length = n, .dest_offset = to };
+	struct file_clone_range r = {.src_fd = in, .src_offset = from, .src_length = n, .dest_offset = to};
 
 	if (c->no_clone || ((from | to | n) & (BLOCK - 1)))
 		return false;

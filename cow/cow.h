@@ -22,28 +22,28 @@
 #include "uml-lab/base/error.h"
 #include "uml-lab/base/str.h"
 
-#define COW_SECTOR_SIZE 512
+#define COW_SECTOR_SIZE  512
 #define COW_SECTOR_SHIFT 9
-#define COW_PATH_MAX 4096	/* of a backing file's name in a header, its NUL included */
+#define COW_PATH_MAX     4096 /* of a backing file's name in a header, its NUL included */
 
 /* Layouts of the header (arch/um/drivers/cow_user.c). */
 enum cow_format {
-	COW_RAW = 0,		/* no COW file at all */
-	COW_V1 = 1,		/* byte order of the machine that wrote it */
-	COW_V2 = 2,		/* big-endian */
-	COW_V3 = 3,		/* big-endian, aligned; the one that is written */
-	COW_V3_BROKEN = 4,	/* V3 as 64-bit kernels before December 2005 laid it out */
+	COW_RAW = 0,       /* no COW file at all */
+	COW_V1 = 1,        /* byte order of the machine that wrote it */
+	COW_V2 = 2,        /* big-endian */
+	COW_V3 = 3,        /* big-endian, aligned; the one that is written */
+	COW_V3_BROKEN = 4, /* V3 as 64-bit kernels before December 2005 laid it out */
 };
 
 /* A header, decoded and checked, with the places that follow from it. */
 struct cow_header {
 	enum cow_format format;
-	bool little_endian;	/* V1 alone may be either */
-	uint32_t mtime;		/* of the backing file, seconds, as it was; wraps in 2106 as the kernel's does */
-	uint64_t size;		/* of the backing file, and of the disk */
+	bool little_endian; /* V1 alone may be either */
+	uint32_t mtime;     /* of the backing file, seconds, as it was; wraps in 2106 as the kernel's does */
+	uint64_t size;      /* of the backing file, and of the disk */
 	uint32_t alignment;
 	uint64_t bitmap_offset, bitmap_length;
-	uint64_t data_offset;	/* byte X of the disk lies at data_offset + X of the file */
+	uint64_t data_offset; /* byte X of the disk lies at data_offset + X of the file */
 	char backing[COW_PATH_MAX];
 };
 
@@ -55,7 +55,8 @@ struct cow_header {
 int cow_header_read(int fd, struct cow_header *out, struct error *err);
 
 /* The same for the first n bytes of a file of file_size bytes, in memory. */
-int cow_header_parse(const void *data, size_t n, uint64_t file_size, struct cow_header *out, struct error *err);
+int cow_header_parse(const void *data, size_t n, uint64_t file_size, struct cow_header *out,
+		     struct error *err);
 
 /* "V3", "V3 (broken 64-bit layout)", "raw". */
 const char *cow_format_name(enum cow_format format);
@@ -69,10 +70,11 @@ const char *cow_format_name(enum cow_format format);
 bool cow_header_matches(const struct cow_header *h, uint64_t backing_size, const struct stat *backing);
 
 struct cow_create_options {
-	bool replace;	/* a file that is there is replaced, atomically; otherwise it is an error (EEXIST) */
-	mode_t mode;	/* 0: 0600 */
-	bool durable;	/* wait until it would survive a crash of the host */
-	bool digest;	/* note the digest of the backing file's content too (reads it all unless that is noted already) */
+	bool replace; /* a file that is there is replaced, atomically; otherwise it is an error (EEXIST) */
+	mode_t mode;  /* 0: 0600 */
+	bool durable; /* wait until it would survive a crash of the host */
+	bool digest;  /* note the digest of the backing file's content too (reads it all unless that is noted
+			 already) */
 };
 
 /*
@@ -82,7 +84,8 @@ struct cow_create_options {
  * The backing file's path is stored absolute, its last component as given.
  * Takes time independent of the disk's size. options may be NULL.
  */
-int cow_create(const char *path, const char *backing, const struct cow_create_options *options, struct error *err);
+int cow_create(const char *path, const char *backing, const struct cow_create_options *options,
+	       struct error *err);
 
 /* ---- Chains ---- */
 
@@ -93,11 +96,12 @@ int cow_create(const char *path, const char *backing, const struct cow_create_op
  * the same user, owner of the COW file, told cow_create() or rebase to use here.
  */
 struct cow_open_options {
-	bool writable;		/* the top file is opened and locked for writing; it must be raw or V3 */
-	bool no_lock;		/* look at a disk that may be in use: for info and map, never for content */
-	bool partial;		/* a chain that breaks below the top opens all the same; see cow_chain_problem() */
-	bool any_backing;	/* regular files and block devices anywhere */
-	const struct strv *folders;	/* further folders to allow, and to search for files that moved; may be NULL */
+	bool writable;    /* the top file is opened and locked for writing; it must be raw or V3 */
+	bool no_lock;     /* look at a disk that may be in use: for info and map, never for content */
+	bool partial;     /* a chain that breaks below the top opens all the same; see cow_chain_problem() */
+	bool any_backing; /* regular files and block devices anywhere */
+	const struct strv
+		*folders; /* further folders to allow, and to search for files that moved; may be NULL */
 };
 
 struct cow_chain;
@@ -125,19 +129,19 @@ const struct error *cow_chain_problem(const struct cow_chain *chain);
 
 /* One file of a chain; index 0 is the top. Strings live as long as the chain. */
 struct cow_file_info {
-	const char *path;	/* absolute */
-	struct cow_header header;	/* format COW_RAW: only size is meaningful */
-	struct stat stat;	/* as it was when opened */
-	uint64_t allocated;	/* bytes the file takes on the host's disk */
-	uint64_t owned_sectors;	/* of a COW file: those it stores; of a raw one: all */
-	int fd;			/* the chain's */
+	const char *path;         /* absolute */
+	struct cow_header header; /* format COW_RAW: only size is meaningful */
+	struct stat stat;         /* as it was when opened */
+	uint64_t allocated;       /* bytes the file takes on the host's disk */
+	uint64_t owned_sectors;   /* of a COW file: those it stores; of a raw one: all */
+	int fd;                   /* the chain's */
 };
 void cow_chain_file(const struct cow_chain *chain, size_t index, struct cow_file_info *out);
 
 /* A run of sectors that come from one file of the chain. */
 struct cow_extent {
-	uint64_t start, length;	/* sectors */
-	size_t owner;		/* index of the file */
+	uint64_t start, length; /* sectors */
+	size_t owner;           /* index of the file */
 };
 
 /*

@@ -35,9 +35,9 @@ int cow_write_empty(int fd, const struct cow_header *h, struct error *err)
 
 /* What an overlay needs to know of its backing file. */
 struct backing {
-	uint64_t size;		/* of the disk it holds */
+	uint64_t size; /* of the disk it holds */
 	uint32_t mtime;
-	char digest[COW_DIGEST_MAX];	/* "" when none is noted and none was asked for */
+	char digest[COW_DIGEST_MAX]; /* "" when none is noted and none was asked for */
 };
 
 static int inspect_backing(const char *path, bool digest, struct backing *out, struct error *err)
@@ -65,15 +65,19 @@ static int inspect_backing(const char *path, bool digest, struct backing *out, s
 	return 0;
 }
 
-int cow_note_backing(int fd, const char *path, const struct cow_header *h, const char *digest, struct error *err)
+int cow_note_backing(int fd, const char *path, const struct cow_header *h, const char *digest,
+		     struct error *err)
 {
 	return cow_note_origin(fd, path, h->backing, err) ||
-	       cow_note_set(fd, path, "backing-digest", digest[0] ? digest : NULL, err) ? -1 : 0;
+			       cow_note_set(fd, path, "backing-digest", digest[0] ? digest : NULL, err)
+		       ? -1
+		       : 0;
 }
 
-int cow_header_for(struct cow_header *h, const char *backing, bool digest, char *digest_out, struct error *err)
+int cow_header_for(struct cow_header *h, const char *backing, bool digest, char *digest_out,
+		   struct error *err)
 {
-	struct backing b = { 0 };
+	struct backing b = {0};
 	cleanup_free char *name = NULL;
 
 	if (inspect_backing(backing, digest, &b, err))
@@ -85,7 +89,8 @@ int cow_header_for(struct cow_header *h, const char *backing, bool digest, char 
 	return 0;
 }
 
-int cow_create(const char *path, const char *backing, const struct cow_create_options *options, struct error *err)
+int cow_create(const char *path, const char *backing, const struct cow_create_options *options,
+	       struct error *err)
 {
 	static const struct cow_create_options defaults;
 	cleanup_temp struct cow_temp temp = COW_TEMP_INIT;
@@ -106,7 +111,8 @@ int cow_create(const char *path, const char *backing, const struct cow_create_op
 	return cow_temp_publish(&temp, options->replace, options->durable, err);
 }
 
-int cow_header_rewrite(const struct cow_file *f, const struct cow_header *h, const char *digest, struct error *err)
+int cow_header_rewrite(const struct cow_file *f, const struct cow_header *h, const char *digest,
+		       struct error *err)
 {
 	uint8_t data[COW_V3_SIZE];
 	struct cow_header as_is = *h;

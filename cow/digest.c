@@ -15,13 +15,13 @@
 #include "cow/internal.h"
 #include "uml-lab/base/file.h"
 
-#define CHUNK (1u << 20)
+#define CHUNK     (1u << 20)
 #define HASH_SIZE 64
-#define PREFIX "sha512-1M:"
+#define PREFIX    "sha512-1M:"
 
 struct state {
 	uint8_t hash[HASH_SIZE];
-	uint64_t number;	/* big-endian: chunk index, or the size at the end */
+	uint64_t number; /* big-endian: chunk index, or the size at the end */
 	uint8_t chunk[HASH_SIZE];
 } __attribute__((packed));
 
@@ -37,7 +37,7 @@ static void mix(struct state *s, uint64_t number)
 static int compute(int fd, uint64_t size, uint8_t *hash, struct error *err)
 {
 	cleanup_free uint8_t *chunk = malloc(CHUNK);
-	struct state s = { .hash = { 0 } };
+	struct state s = {.hash = {0}};
 	uint64_t at = 0;
 
 	if (!chunk)
@@ -70,8 +70,8 @@ static int compute(int fd, uint64_t size, uint8_t *hash, struct error *err)
 /* The state of the file that a noted digest is for. */
 static void describe(const struct stat *st, char *text, size_t size)
 {
-	snprintf(text, size, "%" PRIu64 " %" PRId64 ".%09ld", (uint64_t)st->st_size, (int64_t)st->st_mtim.tv_sec,
-		 st->st_mtim.tv_nsec);
+	snprintf(text, size, "%" PRIu64 " %" PRId64 ".%09ld", (uint64_t)st->st_size,
+		 (int64_t)st->st_mtim.tv_sec, st->st_mtim.tv_nsec);
 }
 
 bool cow_digest_noted(int fd, const char *path, char *text)
@@ -106,7 +106,8 @@ int cow_digest(int fd, const char *path, char *text, struct error *err)
 	for (size_t i = 0; i < sizeof(hash); i++)
 		p += sprintf(p, "%02x", hash[i]);
 	/* a file that changes meanwhile gets no note; one we may not write to neither, and needs none */
-	if (before.st_mtim.tv_sec == after.st_mtim.tv_sec && before.st_mtim.tv_nsec == after.st_mtim.tv_nsec) {
+	if (before.st_mtim.tv_sec == after.st_mtim.tv_sec &&
+	    before.st_mtim.tv_nsec == after.st_mtim.tv_nsec) {
 		describe(&after, state, sizeof(state));
 		snprintf(note, sizeof(note), "%s %s", text, state);
 		cow_note_set(fd, path, "digest", note, NULL);

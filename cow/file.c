@@ -23,7 +23,7 @@
 
 int cow_lock(int fd, const char *path, enum cow_lock lock, struct error *err)
 {
-	struct flock fl = { .l_type = lock == COW_LOCK_WRITE ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET };
+	struct flock fl = {.l_type = lock == COW_LOCK_WRITE ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET};
 
 	if (lock == COW_LOCK_NONE || fcntl(fd, F_OFD_SETLK, &fl) == 0)
 		return 0;
@@ -53,7 +53,7 @@ static int map_bitmap(struct cow_file *f, struct error *err)
 	uint64_t skew = f->header.bitmap_offset % page;
 	int prot = PROT_READ | (f->writable ? PROT_WRITE : 0);
 
-	if (f->header.bitmap_length == 0) {	/* V1 and V2 of a few sectors */
+	if (f->header.bitmap_length == 0) { /* V1 and V2 of a few sectors */
 		f->bitmap = (uint8_t *)"";
 		return 0;
 	}
@@ -83,7 +83,8 @@ static int attach(struct cow_file *f, enum cow_lock lock, struct error *err)
 	if (fstat(f->fd, &f->stat))
 		return error_errno(err, errno, "cannot read %s", f->path);
 	if (!S_ISREG(f->stat.st_mode) && !S_ISBLK(f->stat.st_mode))
-		return error_set(err, ERROR_FAILED, "%s is neither a regular file nor a block device", f->path);
+		return error_set(err, ERROR_FAILED, "%s is neither a regular file nor a block device",
+				 f->path);
 	if (cow_lock(f->fd, f->path, lock, err) || check_still_named(f, err))
 		return -1;
 	/* once more, now that nobody who keeps the locks can change it */
@@ -175,7 +176,7 @@ uint64_t cow_file_run(const struct cow_file *f, uint64_t start, uint64_t max, bo
 			break;
 		s++;
 	}
-	if (s >= end)	/* the sectors that V1 and V2 bitmaps forget are not owned either */
+	if (s >= end) /* the sectors that V1 and V2 bitmaps forget are not owned either */
 		s = end == f->bitmap_bits && !*owned ? start + max : end;
 	return s - start;
 }
@@ -256,7 +257,7 @@ int cow_file_flush(struct cow_file *f)
 
 int cow_file_restore_time(const struct cow_file *f, struct error *err)
 {
-	const struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, f->stat.st_mtim };
+	const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, f->stat.st_mtim};
 
 	if (futimens(f->fd, times))
 		return error_errno(err, errno, "cannot set the time of %s", f->path);

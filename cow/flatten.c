@@ -12,7 +12,7 @@ static int copy_disk(struct cow_chain *chain, struct cow_copier *copier, struct 
 
 		cow_chain_run(chain, s, chain->sectors - s, &e);
 		n = e.length << COW_SECTOR_SHIFT;
-		if (n > chain->size - at)	/* a raw image need not end with a sector */
+		if (n > chain->size - at) /* a raw image need not end with a sector */
 			n = chain->size - at;
 		if (cow_copy(copier, chain->files[e.owner]->fd, cow_chain_offset(chain, &e), at, n, err))
 			return error_prefix(err, "flattening %s", chain->files[e.owner]->path);
@@ -29,7 +29,7 @@ int cow_flatten(struct cow_chain *chain, const char *out, bool replace, bool dur
 
 	if (cow_temp_open(&temp, out, err))
 		return -1;
-	copier = (struct cow_copier){ .out = temp.fd, .fresh = true };
+	copier = (struct cow_copier){.out = temp.fd, .fresh = true};
 	if (ftruncate(temp.fd, (off_t)chain->size))
 		return error_errno(err, errno, "cannot set the size of %s", out);
 	ret = copy_disk(chain, &copier, err);

@@ -24,10 +24,10 @@
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/base/file.h"
 
-#define COW_MAGIC 0x4f4f4f4du
-#define V1_PATH_MAX 256
-#define ALIGNMENT_MIN 512u
-#define ALIGNMENT_MAX (1u << 20)
+#define COW_MAGIC      0x4f4f4f4du
+#define V1_PATH_MAX    256
+#define ALIGNMENT_MIN  512u
+#define ALIGNMENT_MAX  (1u << 20)
 #define SIZE_MAX_BYTES (8ull << 40)
 
 struct disk_v1 {
@@ -118,18 +118,23 @@ static int copy_path(struct cow_header *h, const char *path, size_t field, struc
 		return error_set(err, ERROR_FAILED, "COW header: the backing file's path is empty");
 	for (size_t i = 0; i < length; i++)
 		if ((unsigned char)path[i] < ' ' || path[i] == 0x7f)
-			return error_set(err, ERROR_FAILED, "COW header: control character in the backing file's path");
+			return error_set(err, ERROR_FAILED,
+					 "COW header: control character in the backing file's path");
 	memset(h->backing, 0, sizeof(h->backing));
 	memcpy(h->backing, path, length);
 	return 0;
 }
 
-static int check_fields(const struct cow_header *h, uint32_t sector_size, uint32_t cow_format, struct error *err)
+static int check_fields(const struct cow_header *h, uint32_t sector_size, uint32_t cow_format,
+			struct error *err)
 {
 	if (sector_size != COW_SECTOR_SIZE)
-		return error_set(err, ERROR_FAILED, "COW header: sector size %" PRIu32 ", expected 512", sector_size);
-	if (h->alignment < ALIGNMENT_MIN || h->alignment > ALIGNMENT_MAX || (h->alignment & (h->alignment - 1)))
-		return error_set(err, ERROR_FAILED, "COW header: impossible alignment %" PRIu32, h->alignment);
+		return error_set(err, ERROR_FAILED, "COW header: sector size %" PRIu32 ", expected 512",
+				 sector_size);
+	if (h->alignment < ALIGNMENT_MIN || h->alignment > ALIGNMENT_MAX ||
+	    (h->alignment & (h->alignment - 1)))
+		return error_set(err, ERROR_FAILED, "COW header: impossible alignment %" PRIu32,
+				 h->alignment);
 	if (cow_format != 0)
 		return error_set(err, ERROR_FAILED, "COW header: unknown bitmap format %" PRIu32, cow_format);
 	if (h->size == 0 || h->size > SIZE_MAX_BYTES)
@@ -174,7 +179,8 @@ static int parse_v2(const uint8_t *data, size_t n, struct cow_header *h, struct 
 	h->mtime = be32toh(d.mtime);
 	h->size = be64toh(d.size);
 	h->alignment = COW_SECTOR_SIZE;
-	if (check_fields(h, be32toh(d.sector_size), 0, err) || copy_path(h, d.backing, sizeof(d.backing), err))
+	if (check_fields(h, be32toh(d.sector_size), 0, err) ||
+	    copy_path(h, d.backing, sizeof(d.backing), err))
 		return -1;
 	set_places(h, sizeof(d));
 	return 0;
@@ -234,7 +240,8 @@ static int parse_version(const uint8_t *data, size_t n, bool little, struct cow_
 	if (version == 1)
 		return parse_v1(data, n, little, h, err);
 	if (little)
-		return error_set(err, ERROR_FAILED, "COW header: version %" PRIu32 " in little-endian order", version);
+		return error_set(err, ERROR_FAILED, "COW header: version %" PRIu32 " in little-endian order",
+				 version);
 	if (version == 2)
 		return parse_v2(data, n, h, err);
 	if (version == 3)
@@ -242,7 +249,8 @@ static int parse_version(const uint8_t *data, size_t n, bool little, struct cow_
 	return error_set(err, ERROR_FAILED, "COW header: unknown version %" PRIu32, version);
 }
 
-int cow_header_parse(const void *data, size_t n, uint64_t file_size, struct cow_header *out, struct error *err)
+int cow_header_parse(const void *data, size_t n, uint64_t file_size, struct cow_header *out,
+		     struct error *err)
 {
 	cleanup_free struct cow_header *h = NULL;
 	uint32_t magic;
@@ -258,8 +266,9 @@ int cow_header_parse(const void *data, size_t n, uint64_t file_size, struct cow_
 	if (parse_version(data, n, le32toh(magic) == COW_MAGIC, h, err))
 		return -1;
 	if (h->bitmap_offset + h->bitmap_length > file_size)
-		return error_set(err, ERROR_FAILED, "COW file is cut off within its bitmap (%" PRIu64 " of %" PRIu64
-				 " bytes)", file_size, h->bitmap_offset + h->bitmap_length);
+		return error_set(err, ERROR_FAILED,
+				 "COW file is cut off within its bitmap (%" PRIu64 " of %" PRIu64 " bytes)",
+				 file_size, h->bitmap_offset + h->bitmap_length);
 	*out = *h;
 	return 1;
 }
@@ -283,7 +292,8 @@ bool cow_header_matches(const struct cow_header *h, uint64_t backing_size, const
 	return h->size == backing_size && h->mtime == (uint32_t)backing->st_mtime;
 }
 
-int cow_header_init(struct cow_header *h, const char *backing, uint64_t size, uint32_t mtime, struct error *err)
+int cow_header_init(struct cow_header *h, const char *backing, uint64_t size, uint32_t mtime,
+		    struct error *err)
 {
 	if (strlen(backing) >= COW_PATH_MAX)
 		return error_set(err, ERROR_FAILED, "the backing file's path is too long for a COW header");

@@ -10,8 +10,8 @@
 
 #include "cow/fs_internal.h"
 
-#define CACHE_SLOTS 512		/* power of two */
-#define READ_PIECE (256u * 1024)
+#define CACHE_SLOTS    512 /* power of two */
+#define READ_PIECE     (256u * 1024)
 #define LINK_MAX_BYTES 4096
 
 static _Thread_local struct cow_chain *opening;
@@ -21,7 +21,7 @@ static struct struct_io_manager manager;
 
 struct channel {
 	struct cow_chain *chain;
-	uint64_t *numbers;	/* block in each slot, plus one; 0: none */
+	uint64_t *numbers; /* block in each slot, plus one; 0: none */
 	uint8_t *blocks;
 };
 
@@ -104,7 +104,7 @@ static errcode_t io_read_blk64(io_channel io, unsigned long long block, int coun
 	if (__builtin_mul_overflow((uint64_t)block, (uint64_t)size, &at))
 		return EXT2_ET_SHORT_READ;
 	if (count != 1)
-		return read_bytes(c, at, count < 0 ? (size_t)-(int64_t)count : (size_t)count * size, buf);
+		return read_bytes(c, at, count < 0 ? (size_t) - (int64_t)count : (size_t)count * size, buf);
 	if (c->numbers[slot] != block + 1) {
 		errcode_t code = read_bytes(c, at, size, c->blocks + slot * size);
 
@@ -245,8 +245,8 @@ struct listing {
 	int ret;
 };
 
-static int list_entry(ext2_ino_t dir, int entry, struct ext2_dir_entry *d, int offset, int block_size, char *buf,
-		      void *arg)
+static int list_entry(ext2_ino_t dir, int entry, struct ext2_dir_entry *d, int offset, int block_size,
+		      char *buf, void *arg)
 {
 	struct listing *l = arg;
 	char name[EXT2_NAME_LEN + 1];
@@ -269,7 +269,7 @@ static int list_entry(ext2_ino_t dir, int entry, struct ext2_dir_entry *d, int o
 
 int cow_fs_list(struct cow_fs *fs, uint32_t folder, cow_fs_entry_fn fn, void *arg, struct error *err)
 {
-	struct listing l = { .fn = fn, .arg = arg, .err = err };
+	struct listing l = {.fn = fn, .arg = arg, .err = err};
 	errcode_t code = ext2fs_dir_iterate2(fs->ext2, folder, 0, NULL, list_entry, &l);
 
 	if (l.ret)
@@ -316,7 +316,7 @@ static int add_link_text(void *arg, const void *data, size_t n, struct error *er
 
 char *cow_fs_readlink(struct cow_fs *fs, uint32_t inode, struct error *err)
 {
-	struct link_text l = { .n = 0 };
+	struct link_text l = {.n = 0};
 	struct ext2_inode in;
 	errcode_t code = ext2fs_read_inode(fs->ext2, inode, &in);
 

@@ -17,12 +17,12 @@ struct cow_fs;
 /* What is told of a file. */
 struct cow_fs_stat {
 	uint32_t inode, generation;
-	uint32_t mode;		/* type and permissions, as in struct stat */
+	uint32_t mode; /* type and permissions, as in struct stat */
 	uint32_t uid, gid;
 	uint32_t links;
 	uint64_t size;
-	int64_t mtime;		/* seconds */
-	uint32_t device;	/* of a device node: major << 8 | minor, as far as that goes */
+	int64_t mtime;   /* seconds */
+	uint32_t device; /* of a device node: major << 8 | minor, as far as that goes */
 };
 
 /*
@@ -30,19 +30,21 @@ struct cow_fs_stat {
  * all of it). The chain must stay open as long. NULL + err when there is none.
  */
 struct cow_fs *cow_fs_open(struct cow_chain *chain, size_t skip, struct error *err);
-void cow_fs_close(struct cow_fs *fs);	/* NULL is fine */
+void cow_fs_close(struct cow_fs *fs); /* NULL is fine */
 
 /* Whether the journal holds changes that are not in place yet: it was not unmounted. */
 bool cow_fs_needs_recovery(const struct cow_fs *fs);
 
-/* Finds a file by its absolute path; symbolic links in the folders on the way are followed, a last one is not. */
+/* Finds a file by its absolute path; symbolic links in the folders on the way are followed, a last one is
+ * not. */
 int cow_fs_lookup(struct cow_fs *fs, const char *path, struct cow_fs_stat *out, struct error *err);
 
 /*
  * Calls fn for each entry of a folder but "." and "..", in no order. `is_folder`
  * is what the entry says, which may be wrong. fn: 0 to go on, else the result.
  */
-typedef int (*cow_fs_entry_fn)(void *arg, const char *name, uint32_t inode, bool is_folder, struct error *err);
+typedef int (*cow_fs_entry_fn)(void *arg, const char *name, uint32_t inode, bool is_folder,
+			       struct error *err);
 int cow_fs_list(struct cow_fs *fs, uint32_t folder, cow_fs_entry_fn fn, void *arg, struct error *err);
 
 int cow_fs_stat(struct cow_fs *fs, uint32_t inode, struct cow_fs_stat *out, struct error *err);
@@ -63,20 +65,20 @@ enum cow_fs_change { COW_FS_ADDED, COW_FS_REMOVED, COW_FS_MODIFIED, COW_FS_RENAM
 
 /* Aspects in which a modified or renamed file differs. */
 enum {
-	COW_FS_CONTENT = 1,	/* data, target of a link, number of a device, or type */
+	COW_FS_CONTENT = 1, /* data, target of a link, number of a device, or type */
 	COW_FS_MODE = 2,
 	COW_FS_OWNER = 4,
 	COW_FS_SIZE = 8,
 	COW_FS_MTIME = 16,
-	COW_FS_ATTRIBUTES = 32,	/* extended attributes */
+	COW_FS_ATTRIBUTES = 32, /* extended attributes */
 };
 
 struct cow_fs_difference {
 	enum cow_fs_change change;
-	const char *path;		/* of the new file; of the old one when it was removed */
-	const char *old_path;		/* of a renamed one, else NULL */
-	unsigned int aspects;		/* of a modified or renamed one */
-	struct cow_fs_stat old, new;	/* as far as there is one */
+	const char *path;            /* of the new file; of the old one when it was removed */
+	const char *old_path;        /* of a renamed one, else NULL */
+	unsigned int aspects;        /* of a modified or renamed one */
+	struct cow_fs_stat old, new; /* as far as there is one */
 };
 typedef int (*cow_fs_difference_fn)(void *arg, const struct cow_fs_difference *d, struct error *err);
 

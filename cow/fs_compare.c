@@ -22,7 +22,8 @@ struct block_walk {
 	bool found;
 };
 
-static int visit_block(ext2_filsys ext2, blk64_t *block, e2_blkcnt_t count, blk64_t ref, int offset, void *arg)
+static int visit_block(ext2_filsys ext2, blk64_t *block, e2_blkcnt_t count, blk64_t ref, int offset,
+		       void *arg)
 {
 	struct block_walk *w = arg;
 
@@ -36,8 +37,9 @@ static int visit_block(ext2_filsys ext2, blk64_t *block, e2_blkcnt_t count, blk6
 
 bool cow_fs_has_touched_blocks(struct cow_fs *fs, const struct cow_fs_touched *t, uint32_t inode)
 {
-	struct block_walk w = { .touched = t };
-	/* inline data and the like have no blocks: nothing touched but the inode; other errors: look at all of it */
+	struct block_walk w = {.touched = t};
+	/* inline data and the like have no blocks: nothing touched but the inode; other errors: look at all
+	 * of it */
 	errcode_t code = ext2fs_block_iterate3(fs->ext2, inode, BLOCK_FLAG_READ_ONLY, NULL, visit_block, &w);
 
 	return w.found || (code && code != EXT2_ET_INLINE_DATA_CANT_ITERATE);
@@ -57,7 +59,8 @@ static int compare_data(ext2_file_t a, ext2_file_t b, uint8_t *buffer, bool *dif
 	return 0;
 }
 
-static int content_differs(struct cow_fs_pair *p, uint32_t old, uint32_t new, bool *differs, struct error *err)
+static int content_differs(struct cow_fs_pair *p, uint32_t old, uint32_t new, bool *differs,
+			   struct error *err)
 {
 	cleanup_free uint8_t *buffer = malloc(2 * PIECE);
 	ext2_file_t a = NULL, b = NULL;
@@ -76,7 +79,8 @@ static int content_differs(struct cow_fs_pair *p, uint32_t old, uint32_t new, bo
 
 static int link_differs(struct cow_fs_pair *p, uint32_t old, uint32_t new, bool *differs, struct error *err)
 {
-	cleanup_free char *a = cow_fs_readlink(p->old, old, err), *b = a ? cow_fs_readlink(p->new, new, err) : NULL;
+	cleanup_free char *a = cow_fs_readlink(p->old, old, err),
+			  *b = a ? cow_fs_readlink(p->new, new, err) : NULL;
 
 	if (!b)
 		return -1;
@@ -142,7 +146,8 @@ static int compare_content(struct cow_fs_pair *p, const struct cow_fs_difference
 	return content_differs(p, d->old.inode, d->new.inode, differs, err);
 }
 
-int cow_fs_compare(struct cow_fs_pair *p, uint32_t old, uint32_t new, struct cow_fs_difference *d, struct error *err)
+int cow_fs_compare(struct cow_fs_pair *p, uint32_t old, uint32_t new, struct cow_fs_difference *d,
+		   struct error *err)
 {
 	struct raw_pair r;
 	bool content, is_folder;
@@ -154,7 +159,8 @@ int cow_fs_compare(struct cow_fs_pair *p, uint32_t old, uint32_t new, struct cow
 	if (compare_content(p, d, &r, &content, err))
 		return -1;
 	is_folder = LINUX_S_ISDIR(d->new.mode) && LINUX_S_ISDIR(d->old.mode);
-	d->aspects = (content ? COW_FS_CONTENT : 0) | (((d->old.mode ^ d->new.mode) & 07777) ? COW_FS_MODE : 0) |
+	d->aspects = (content ? COW_FS_CONTENT : 0) |
+		     (((d->old.mode ^ d->new.mode) & 07777) ? COW_FS_MODE : 0) |
 		     (d->old.uid != d->new.uid || d->old.gid != d->new.gid ? COW_FS_OWNER : 0) |
 		     (d->old.size != d->new.size ? COW_FS_SIZE : 0) |
 		     (!has_inline_data(&r) && attributes_differ(p, &r) ? COW_FS_ATTRIBUTES : 0);
@@ -170,8 +176,8 @@ int cow_fs_is_same_inode(struct cow_fs_pair *p, uint32_t inode, bool *same, stru
 
 	if (read_raw(p, inode, inode, &r, err))
 		return -1;
-	*same = r.old.large.i_links_count && r.new.large.i_links_count &&
-		r.old.large.i_generation == r.new.large.i_generation &&
+	*same = r.old.large.i_links_count &&
+		r.new.large.i_links_count &&r.old.large.i_generation == r.new.large.i_generation &&
 		!((r.old.large.i_mode ^ r.new.large.i_mode) & LINUX_S_IFMT) &&
 		(r.size == EXT2_GOOD_OLD_INODE_SIZE || r.old.large.i_crtime == r.new.large.i_crtime);
 	return 0;

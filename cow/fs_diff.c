@@ -25,7 +25,7 @@ struct name {
 	char *text;
 	uint32_t inode;
 	bool is_folder;
-	bool done;	/* of a root: dealt with */
+	bool done; /* of a root: dealt with */
 };
 
 struct names {
@@ -35,19 +35,19 @@ struct names {
 
 struct folder_pair {
 	uint32_t old, new;
-	char *path;	/* as it is; "" for the root */
+	char *path; /* as it is; "" for the root */
 };
 
 struct diff {
 	struct cow_fs_pair pair;
 	struct cow_fs_touched touched;
-	uint8_t *changed;		/* a bit per inode */
-	uint8_t *visited;		/* a bit per inode: folders, as they are */
+	uint8_t *changed; /* a bit per inode */
+	uint8_t *visited; /* a bit per inode: folders, as they are */
 	uint8_t *visited_old;
 	uint32_t inodes;
 	struct folder_pair *queue;
 	size_t queued, queue_size;
-	struct names added, removed;	/* roots */
+	struct names added, removed; /* roots */
 	struct cow_fs_difference *found;
 	size_t found_count, found_size;
 };
@@ -82,7 +82,7 @@ static void free_names(struct names *n)
 	for (size_t i = 0; i < n->count; i++)
 		free(n->items[i].text);
 	free(n->items);
-	*n = (struct names){ 0 };
+	*n = (struct names){0};
 }
 
 /* Takes over text, also when it fails. */
@@ -95,7 +95,7 @@ static int add_name(struct names *n, char *text, uint32_t inode, bool is_folder,
 		return error_oom(err);
 	}
 	n->items = items;
-	items[n->count++] = (struct name){ .text = text, .inode = inode, .is_folder = is_folder };
+	items[n->count++] = (struct name){.text = text, .inode = inode, .is_folder = is_folder};
 	return 0;
 }
 
@@ -123,7 +123,8 @@ static int read_sorted(struct cow_fs *fs, uint32_t folder, struct names *out, st
 static int add_found(struct diff *d, const struct cow_fs_difference *what, struct error *err)
 {
 	struct cow_fs_difference *found = grow(d->found, &d->found_size, d->found_count, sizeof(*found));
-	char *path = str_dup(what->path, err), *old_path = what->old_path ? str_dup(what->old_path, err) : NULL;
+	char *path = str_dup(what->path, err),
+	     *old_path = what->old_path ? str_dup(what->old_path, err) : NULL;
 
 	if (found)
 		d->found = found;
@@ -140,7 +141,7 @@ static int add_found(struct diff *d, const struct cow_fs_difference *what, struc
 
 static int compare_file(struct diff *d, uint32_t old, uint32_t new, const char *path, struct error *err)
 {
-	struct cow_fs_difference what = { .change = COW_FS_MODIFIED, .path = path };
+	struct cow_fs_difference what = {.change = COW_FS_MODIFIED, .path = path};
 
 	if (cow_fs_compare(&d->pair, old, new, &what, err))
 		return error_prefix(err, "%s", path);
@@ -156,7 +157,7 @@ static int enqueue(struct diff *d, uint32_t old, uint32_t new, const char *path,
 
 	if (new == 0 || old == 0 || new > d->inodes || old > d->inodes)
 		return error_set(err, ERROR_FAILED, "%s: impossible inode number", path);
-	if (test_bit(d->visited, new))	/* a damaged file system: a folder with two names */
+	if (test_bit(d->visited, new)) /* a damaged file system: a folder with two names */
 		return 0;
 	set_bit(d->visited, new);
 	set_bit(d->visited_old, old);
@@ -167,7 +168,7 @@ static int enqueue(struct diff *d, uint32_t old, uint32_t new, const char *path,
 		return error_oom(err);
 	}
 	d->queue = queue;
-	queue[d->queued++] = (struct folder_pair){ old, new, copy };
+	queue[d->queued++] = (struct folder_pair){old, new, copy};
 	return 0;
 }
 
@@ -188,8 +189,9 @@ static int visit_both(struct diff *d, const char *folder, const struct name *old
 	cleanup_free char *path = NULL;
 	bool folders = old->is_folder && new->is_folder;
 
-	if (old->is_folder != new->is_folder)	/* one went, another came */
-		return visit_one(&d->removed, folder, old, err) || visit_one(&d->added, folder, new, err) ? -1 : 0;
+	if (old->is_folder != new->is_folder) /* one went, another came */
+		return visit_one(&d->removed, folder, old, err) || visit_one(&d->added, folder, new, err) ? -1
+													  : 0;
 	if (old->inode == new->inode && !is_changed(d, new->inode) && !folders)
 		return 0;
 	path = str_printf(err, "%s/%s", folder, new->text);
@@ -207,8 +209,9 @@ static int compare_names(struct diff *d, const char *folder, const struct names 
 	size_t i = 0, j = 0;
 
 	while (i < old->count || j < new->count) {
-		int order = i == old->count ? 1 : j == new->count ? -1 :
-			    strcmp(old->items[i].text, new->items[j].text);
+		int order = i == old->count   ? 1
+			    : j == new->count ? -1
+					      : strcmp(old->items[i].text, new->items[j].text);
 		int ret;
 
 		if (order < 0)
@@ -225,7 +228,7 @@ static int compare_names(struct diff *d, const char *folder, const struct names 
 
 static int walk_pair(struct diff *d, const struct folder_pair *f, struct error *err)
 {
-	cleanup_with(free_names) struct names old = { 0 }, new = { 0 };
+	cleanup_with(free_names) struct names old = {0}, new = {0};
 	bool same = f->old == f->new && !is_changed(d, f->new) &&
 		    !cow_fs_has_touched_blocks(d->pair.new, &d->touched, f->new);
 
@@ -266,7 +269,7 @@ static int by_inode(const void *a, const void *b)
 
 static int rename_root(struct diff *d, struct name *old, struct name *new, struct error *err)
 {
-	struct cow_fs_difference what = { .change = COW_FS_RENAMED, .path = new->text, .old_path = old->text };
+	struct cow_fs_difference what = {.change = COW_FS_RENAMED, .path = new->text, .old_path = old->text};
 	bool same = false;
 
 	if (cow_fs_is_same_inode(&d->pair, new->inode, &same, err))
@@ -293,9 +296,10 @@ static int find_renames(struct diff *d, struct error *err)
 	for (size_t i = 0; i < d->added.count; i++) {
 		struct name *new = &d->added.items[i];
 		struct name *old = removed->count ? bsearch(new, removed->items, removed->count,
-							    sizeof(*removed->items), by_inode) : NULL;
+							    sizeof(*removed->items), by_inode)
+						  : NULL;
 
-		if (!new->done && old && !old->done && rename_root(d, old, new, err))
+		if (!new->done && old && !old->done &&rename_root(d, old, new, err))
 			return -1;
 	}
 	return 0;
@@ -304,10 +308,10 @@ static int find_renames(struct diff *d, struct error *err)
 /* A root that is no rename: found, and the entries of a folder are roots now. */
 static int settle(struct diff *d, struct names *roots, struct name root, bool added, struct error *err)
 {
-	struct cow_fs_difference what = { .change = added ? COW_FS_ADDED : COW_FS_REMOVED, .path = root.text };
+	struct cow_fs_difference what = {.change = added ? COW_FS_ADDED : COW_FS_REMOVED, .path = root.text};
 	struct cow_fs *fs = added ? d->pair.new : d->pair.old;
 	uint8_t *visited = added ? d->visited : d->visited_old;
-	cleanup_with(free_names) struct names inside = { 0 };
+	cleanup_with(free_names) struct names inside = {0};
 
 	if (cow_fs_stat(fs, root.inode, added ? &what.new : &what.old, err) || add_found(d, &what, err))
 		return -1;
@@ -332,7 +336,8 @@ static bool is_wanted(struct diff *d, const struct name *root, enum which which)
 	if (root->done || (which != ALL && !root->is_folder))
 		return false;
 	/* a folder that lives on both sides was moved, and its other name may yet turn up */
-	return which != FOLDERS_ON_ONE_SIDE || cow_fs_is_same_inode(&d->pair, root->inode, &same, NULL) || !same;
+	return which != FOLDERS_ON_ONE_SIDE || cow_fs_is_same_inode(&d->pair, root->inode, &same, NULL) ||
+	       !same;
 }
 
 /* Returns how many were settled. */
@@ -356,7 +361,7 @@ static int settle_all(struct diff *d, bool added, enum which which, struct error
 static int walk_all(struct diff *d, struct error *err)
 {
 	/* folders first, so that what moved into or out of one is found before it counts as new or gone */
-	static const enum which order[] = { FOLDERS_ON_ONE_SIDE, FOLDERS, ALL };
+	static const enum which order[] = {FOLDERS_ON_ONE_SIDE, FOLDERS, ALL};
 	size_t step = 0;
 
 	if (enqueue(d, EXT2_ROOT_INO, EXT2_ROOT_INO, "", err) || walk_queue(d, err))
@@ -426,8 +431,9 @@ static int mark_inodes(struct diff *d, struct error *err)
 
 		for (uint32_t b = 0; b < ext2->inode_blocks_per_group; b++)
 			if (cow_fs_is_touched(&d->touched, table + b) &&
-			    mark_inodes_of(d, table + b, g * ext2->super->s_inodes_per_group + b * per_block + 1,
-					   buffer, err))
+			    mark_inodes_of(d, table + b,
+					   g * ext2->super->s_inodes_per_group + b * per_block + 1, buffer,
+					   err))
 				return -1;
 	}
 	return 0;
@@ -439,7 +445,8 @@ static bool is_same_layout(const struct cow_fs *a, const struct cow_fs *b)
 
 	if (x->s_inodes_count != y->s_inodes_count || a->ext2->blocksize != b->ext2->blocksize ||
 	    x->s_inodes_per_group != y->s_inodes_per_group || EXT2_INODE_SIZE(x) != EXT2_INODE_SIZE(y) ||
-	    ext2fs_blocks_count(x) != ext2fs_blocks_count(y) || memcmp(x->s_uuid, y->s_uuid, sizeof(x->s_uuid)))
+	    ext2fs_blocks_count(x) != ext2fs_blocks_count(y) ||
+	    memcmp(x->s_uuid, y->s_uuid, sizeof(x->s_uuid)))
 		return false;
 	for (dgrp_t g = 0; g < a->ext2->group_desc_count; g++)
 		if (ext2fs_inode_table_loc(a->ext2, g) != ext2fs_inode_table_loc(b->ext2, g))
@@ -449,7 +456,8 @@ static bool is_same_layout(const struct cow_fs *a, const struct cow_fs *b)
 
 static int prepare(struct diff *d, const struct cow_chain *chain, size_t skip, struct error *err)
 {
-	uint32_t old = d->pair.old->ext2->super->s_inodes_count, new = d->pair.new->ext2->super->s_inodes_count;
+	uint32_t old = d->pair.old->ext2->super->s_inodes_count,
+		 new = d->pair.new->ext2->super->s_inodes_count;
 
 	d->inodes = old > new ? old : new;
 	d->changed = calloc(1, d->inodes / 8 + 1);
@@ -484,15 +492,17 @@ static void free_diff(struct diff *d)
 
 static int by_path(const void *a, const void *b)
 {
-	return strcmp(((const struct cow_fs_difference *)a)->path, ((const struct cow_fs_difference *)b)->path);
+	return strcmp(((const struct cow_fs_difference *)a)->path,
+		      ((const struct cow_fs_difference *)b)->path);
 }
 
 int cow_fs_diff(struct cow_chain *chain, size_t skip, cow_fs_difference_fn fn, void *arg, struct error *err)
 {
-	cleanup_with(free_diff) struct diff d = { 0 };
+	cleanup_with(free_diff) struct diff d = {0};
 
 	if (skip == 0 || skip >= chain->count)
-		return error_set(err, ERROR_FAILED, "%s stands on nothing to compare it with", chain->files[0]->path);
+		return error_set(err, ERROR_FAILED, "%s stands on nothing to compare it with",
+				 chain->files[0]->path);
 	d.pair.new = cow_fs_open(chain, 0, err);
 	d.pair.old = d.pair.new ? cow_fs_open(chain, skip, err) : NULL;
 	if (!d.pair.old || prepare(&d, chain, skip, err) || walk_all(&d, err))

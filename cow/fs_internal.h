@@ -9,7 +9,7 @@
 
 struct cow_fs {
 	ext2_filsys ext2;
-	struct cow_chain view;	/* the part of the chain that is shown; not owned */
+	struct cow_chain view; /* the part of the chain that is shown; not owned */
 };
 
 /* An error with what libext2fs says. Returns -1. */

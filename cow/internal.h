@@ -13,29 +13,29 @@
  * is set reaches the file only in cow_file_flush(), after the data it speaks of.
  */
 struct cow_file {
-	char *path;			/* absolute, symbolic links resolved */
+	char *path; /* absolute, symbolic links resolved */
 	int fd;
 	bool writable;
-	struct stat stat;		/* at opening */
-	struct cow_header header;	/* of a raw file: size alone */
-	uint64_t sectors;		/* of the disk */
-	uint8_t *bitmap;		/* NULL for a raw file; bitmap_bits sectors are told, later ones are not owned */
+	struct stat stat;         /* at opening */
+	struct cow_header header; /* of a raw file: size alone */
+	uint64_t sectors;         /* of the disk */
+	uint8_t *bitmap; /* NULL for a raw file; bitmap_bits sectors are told, later ones are not owned */
 	uint64_t bitmap_bits;
-	void *map;			/* what to unmap */
+	void *map; /* what to unmap */
 	size_t map_length;
-	uint8_t *dirty;			/* a bit per COW_BITMAP_BLOCK bytes of bitmap changed since the last flush */
-	uint64_t dirty_blocks;		/* bits in it */
+	uint8_t *dirty;        /* a bit per COW_BITMAP_BLOCK bytes of bitmap changed since the last flush */
+	uint64_t dirty_blocks; /* bits in it */
 	bool bitmap_dirty, data_dirty;
-	int failed;			/* a flush failed with this -errno: none succeeds any more */
+	int failed; /* a flush failed with this -errno: none succeeds any more */
 };
 
 #define COW_BITMAP_BLOCK 4096
 
 struct cow_chain {
-	struct cow_file **files;	/* top first */
+	struct cow_file **files; /* top first */
 	size_t count;
-	uint64_t size, sectors;		/* of the disk as seen */
-	struct error *problem;		/* with options.partial: what stopped it */
+	uint64_t size, sectors; /* of the disk as seen */
+	struct error *problem;  /* with options.partial: what stopped it */
 };
 
 #define cleanup_chain cleanup_with(cow_chain_cleanup)
@@ -58,7 +58,8 @@ enum cow_lock { COW_LOCK_NONE, COW_LOCK_READ, COW_LOCK_WRITE };
 struct cow_file *cow_file_attach(int fd, const char *path, enum cow_lock lock, struct error *err);
 void cow_file_free(struct cow_file *f);
 
-/* Locks a whole file the way the kernel does (os_lock_file()), without waiting. ERROR_STATE when it is in use. */
+/* Locks a whole file the way the kernel does (os_lock_file()), without waiting. ERROR_STATE when it is in
+ * use. */
 int cow_lock(int fd, const char *path, enum cow_lock lock, struct error *err);
 
 static inline bool cow_file_owns(const struct cow_file *f, uint64_t sector)
@@ -83,16 +84,19 @@ int cow_file_restore_time(const struct cow_file *f, struct error *err);
 /* Where byte `at` of the disk lies in the file. */
 static inline uint64_t cow_file_place(const struct cow_file *f, uint64_t at)
 {
-	return f->header.data_offset + at;	/* 0 for a raw file */
+	return f->header.data_offset + at; /* 0 for a raw file */
 }
 
 /* ---- temp.c: files that appear whole ---- */
 
 struct cow_temp {
 	int fd;
-	char *path, *temp;	/* final and temporary name; temp is NULL once published */
+	char *path, *temp; /* final and temporary name; temp is NULL once published */
 };
-#define COW_TEMP_INIT { .fd = -1 }
+#define COW_TEMP_INIT                                                                                        \
+	{                                                                                                    \
+		.fd = -1                                                                                     \
+	}
 #define cleanup_temp cleanup_with(cow_temp_drop)
 
 /* Makes an empty file beside path, mode 0600. */
@@ -105,12 +109,13 @@ int cow_temp_publish(struct cow_temp *t, bool replace, bool durable, struct erro
 /* Removes what was not published, closes. */
 void cow_temp_drop(struct cow_temp *t);
 
-/* Owner, mode and times aside, makes the new file stand for the old one: owner (as far as allowed) and mode. */
+/* Owner, mode and times aside, makes the new file stand for the old one: owner (as far as allowed) and mode.
+ */
 int cow_temp_inherit(struct cow_temp *t, const struct stat *old, struct error *err);
 
 /* ---- note.c: what we remember about a file ---- */
 
-#define COW_NOTE_MAX 4300	/* bytes of a note's text, NUL included: a path and a little more */
+#define COW_NOTE_MAX 4300 /* bytes of a note's text, NUL included: a path and a little more */
 
 /* Reads a note into text[COW_NOTE_MAX]. 1 when there is one, 0 when not, -1 + err. */
 int cow_note_get(int fd, const char *path, const char *name, char *text, struct error *err);
@@ -129,12 +134,13 @@ bool cow_note_identity_of(const char *path, char *text);
 
 struct cow_journal {
 	enum { COW_JOURNAL_NONE, COW_JOURNAL_COPYING, COW_JOURNAL_COPIED } state;
-	char identity[64];	/* of the overlay */
+	char identity[64]; /* of the overlay */
 	char overlay[COW_PATH_MAX];
 };
 int cow_journal_get(const struct cow_file *lower, struct cow_journal *j, struct error *err);
 /* Notes durably what is being committed to lower; COW_JOURNAL_NONE removes the note. */
-int cow_journal_set(const struct cow_file *lower, int state, const struct cow_file *overlay, struct error *err);
+int cow_journal_set(const struct cow_file *lower, int state, const struct cow_file *overlay,
+		    struct error *err);
 /* Whether `overlay` is the one that the journal speaks of. */
 bool cow_journal_names(const struct cow_journal *j, const struct cow_file *overlay);
 /* Notes that whoever runs this chose the backing file named in the header. `path`: where the file will be. */
@@ -144,9 +150,10 @@ bool cow_note_is_origin(int fd, const char *path, const char *backing);
 
 /* ---- digest.c ---- */
 
-#define COW_DIGEST_MAX 160	/* text of a digest, NUL included */
+#define COW_DIGEST_MAX 160 /* text of a digest, NUL included */
 
-/* The noted digest of a file's content, if there is one and the file is unchanged since. Never reads content. */
+/* The noted digest of a file's content, if there is one and the file is unchanged since. Never reads content.
+ */
 bool cow_digest_noted(int fd, const char *path, char *text);
 /* The digest: the noted one, or computed, and noted if that is allowed. */
 int cow_digest(int fd, const char *path, char *text, struct error *err);
@@ -155,7 +162,7 @@ int cow_digest(int fd, const char *path, char *text, struct error *err);
 
 struct cow_policy {
 	bool any;
-	struct strv folders;	/* absolute, resolved; those to search come first */
+	struct strv folders; /* absolute, resolved; those to search come first */
 };
 
 int cow_policy_init(struct cow_policy *p, const struct cow_open_options *options, struct error *err);
@@ -165,27 +172,28 @@ struct cow_file *cow_resolve(const struct cow_file *f, const struct cow_policy *
 			     struct error *err);
 /* What the backing file of f is to it. */
 enum cow_match {
-	COW_MATCH,		/* size and mtime are those of the header */
-	COW_MATCH_COPY,		/* another mtime, the same content by digest */
-	COW_MATCH_COMMIT,	/* another mtime, from an interrupted commit of that very file */
-	COW_MATCH_CHANGED,	/* another content by digest */
-	COW_MATCH_UNKNOWN,	/* another mtime, and no digest was kept */
-	COW_MATCH_SIZE,		/* another size */
+	COW_MATCH,         /* size and mtime are those of the header */
+	COW_MATCH_COPY,    /* another mtime, the same content by digest */
+	COW_MATCH_COMMIT,  /* another mtime, from an interrupted commit of that very file */
+	COW_MATCH_CHANGED, /* another content by digest */
+	COW_MATCH_UNKNOWN, /* another mtime, and no digest was kept */
+	COW_MATCH_SIZE,    /* another size */
 };
 /* -1 + err when a digest can't be computed. */
-int cow_match(const struct cow_file *f, const struct cow_file *backing, enum cow_match *out, struct error *err);
+int cow_match(const struct cow_file *f, const struct cow_file *backing, enum cow_match *out,
+	      struct error *err);
 
 /* ---- chain.c ---- */
 
 /* cow_chain_open() with the first `writable` files opened and locked for writing. */
-struct cow_chain *cow_chain_open_writable(const char *path, const struct cow_open_options *options, size_t writable,
-					  struct error *err);
+struct cow_chain *cow_chain_open_writable(const char *path, const struct cow_open_options *options,
+					  size_t writable, struct error *err);
 
 /* The chain without its first n files: shares them, is not to be closed. */
 static inline struct cow_chain cow_chain_below(const struct cow_chain *c, size_t n)
 {
-	return (struct cow_chain){ .files = c->files + n, .count = c->count - n, .size = c->size,
-				   .sectors = c->sectors };
+	return (struct cow_chain){
+		.files = c->files + n, .count = c->count - n, .size = c->size, .sectors = c->sectors};
 }
 
 /* cow_chain_extent(), neighbours of the same owner joined. */
@@ -196,8 +204,8 @@ void cow_chain_run(const struct cow_chain *chain, uint64_t start, uint64_t max, 
 /* Copies ranges between files, leaving out zeroes or sharing blocks where that can be. */
 struct cow_copier {
 	int out;
-	bool fresh;		/* out holds nothing yet there: zeroes need not be written */
-	bool no_clone;		/* sharing blocks was tried and is not to be had */
+	bool fresh;    /* out holds nothing yet there: zeroes need not be written */
+	bool no_clone; /* sharing blocks was tried and is not to be had */
 	uint8_t *buffer;
 };
 void cow_copier_free(struct cow_copier *c);
@@ -216,7 +224,10 @@ struct cow_build {
 	struct cow_copier copier;
 };
 #define cleanup_build cleanup_with(cow_build_drop)
-#define COW_BUILD_INIT { .temp = COW_TEMP_INIT }
+#define COW_BUILD_INIT                                                                                       \
+	{                                                                                                    \
+		.temp = COW_TEMP_INIT                                                                        \
+	}
 /* Begins an empty V3 file, to be called path, over a backing file. */
 int cow_build_begin(struct cow_build *b, const char *path, const char *backing, struct error *err);
 /* Stores sectors, read through a chain. */
@@ -232,21 +243,26 @@ void cow_build_drop(struct cow_build *b);
 
 /* ---- create.c ---- */
 
-/* The path as a header stores it: folder resolved, last component kept (absolutize() of cow_user.c). malloc'ed. */
+/* The path as a header stores it: folder resolved, last component kept (absolutize() of cow_user.c).
+ * malloc'ed. */
 char *cow_backing_name(const char *path, struct error *err);
 /*
  * The header of a new file over a backing file, and the digest of that file's
  * content: the noted one, a computed one if `digest`, else "".
  */
-int cow_header_for(struct cow_header *h, const char *backing, bool digest, char *digest_out, struct error *err);
-/* Notes for a file over the backing file in its header: that it was asked for, and its digest ("" for none). */
-int cow_note_backing(int fd, const char *path, const struct cow_header *h, const char *digest, struct error *err);
+int cow_header_for(struct cow_header *h, const char *backing, bool digest, char *digest_out,
+		   struct error *err);
+/* Notes for a file over the backing file in its header: that it was asked for, and its digest ("" for none).
+ */
+int cow_note_backing(int fd, const char *path, const struct cow_header *h, const char *digest,
+		     struct error *err);
 /*
  * Writes another header over that of a V3 file, whose alignment and mtime stay
  * (those above it see no change). One write of the first page holds all that
  * counts, so a killed process leaves the old or the new one.
  */
-int cow_header_rewrite(const struct cow_file *f, const struct cow_header *h, const char *digest, struct error *err);
+int cow_header_rewrite(const struct cow_file *f, const struct cow_header *h, const char *digest,
+		       struct error *err);
 /* Writes an empty V3 overlay into an empty file. */
 int cow_write_empty(int fd, const struct cow_header *h, struct error *err);
 

@@ -13,13 +13,13 @@
 #include "cow/internal.h"
 #include "uml-lab/base/file.h"
 
-#define PIECES 64	/* iovecs given to one system call */
+#define PIECES 64 /* iovecs given to one system call */
 
 /* A position in an iovec array. */
 struct cursor {
 	const struct iovec *iov;
 	int count;
-	size_t done;	/* bytes of iov[0] */
+	size_t done; /* bytes of iov[0] */
 };
 
 /* Fills out[PIECES] with the next at most n bytes; *taken of them fit. Returns the number of pieces. */
@@ -34,7 +34,7 @@ static int take(struct cursor *c, size_t n, struct iovec *out, size_t *taken)
 		if (left > n)
 			left = n;
 		if (left > 0)
-			out[pieces++] = (struct iovec){ (char *)c->iov->iov_base + c->done, left };
+			out[pieces++] = (struct iovec){(char *)c->iov->iov_base + c->done, left};
 		c->done += left;
 		n -= left;
 		*taken += left;
@@ -115,7 +115,7 @@ static bool is_outside(const struct cow_chain *chain, uint64_t n, uint64_t at)
 
 int cow_chain_readv(struct cow_chain *chain, const struct iovec *iov, int count, uint64_t at)
 {
-	struct cursor c = { .iov = iov, .count = count };
+	struct cursor c = {.iov = iov, .count = count};
 	size_t n = total(iov, count);
 
 	if (is_outside(chain, n, at))
@@ -130,7 +130,8 @@ int cow_chain_readv(struct cow_chain *chain, const struct iovec *iov, int count,
 		cow_chain_extent(chain, first, cow_sectors(skip + n), &e);
 		length = (e.length << COW_SECTOR_SHIFT) - skip;
 		used = take(&c, length < n ? length : n, pieces, &taken);
-		ret = read_pieces(chain->files[e.owner]->fd, pieces, used, cow_file_place(chain->files[e.owner], at));
+		ret = read_pieces(chain->files[e.owner]->fd, pieces, used,
+				  cow_file_place(chain->files[e.owner], at));
 		if (ret)
 			return ret;
 		at += taken;
@@ -141,7 +142,7 @@ int cow_chain_readv(struct cow_chain *chain, const struct iovec *iov, int count,
 
 int cow_chain_read(struct cow_chain *chain, void *buf, size_t n, uint64_t at)
 {
-	struct iovec iov = { buf, n };
+	struct iovec iov = {buf, n};
 
 	return cow_chain_readv(chain, &iov, 1, at);
 }
@@ -167,7 +168,8 @@ static int write_part(struct cow_chain *chain, struct cursor *c, size_t n, uint6
 			done += pieces[i].iov_len;
 		}
 	}
-	if (file_pwrite_full(top->fd, data, sizeof(data), (off_t)cow_file_place(top, sector << COW_SECTOR_SHIFT)) < 0)
+	if (file_pwrite_full(top->fd, data, sizeof(data),
+			     (off_t)cow_file_place(top, sector << COW_SECTOR_SHIFT)) < 0)
 		return -errno;
 	cow_file_set(top, sector, 1, true);
 	return 0;
@@ -197,7 +199,7 @@ static int write_whole(struct cow_chain *chain, struct cursor *c, size_t n, uint
 
 int cow_chain_writev(struct cow_chain *chain, const struct iovec *iov, int count, uint64_t at)
 {
-	struct cursor c = { .iov = iov, .count = count };
+	struct cursor c = {.iov = iov, .count = count};
 	struct cow_file *top = chain->files[0];
 	size_t n = total(iov, count);
 
@@ -218,7 +220,7 @@ int cow_chain_writev(struct cow_chain *chain, const struct iovec *iov, int count
 			size_t whole = top->bitmap ? n - n % COW_SECTOR_SIZE : n;
 
 			ret = write_whole(chain, &c, whole, at, &taken);
-			if (!ret && taken == 0) {	/* pieces of less than a sector */
+			if (!ret && taken == 0) { /* pieces of less than a sector */
 				taken = COW_SECTOR_SIZE;
 				ret = write_part(chain, &c, taken, at);
 			}
@@ -233,7 +235,7 @@ int cow_chain_writev(struct cow_chain *chain, const struct iovec *iov, int count
 
 int cow_chain_write(struct cow_chain *chain, const void *buf, size_t n, uint64_t at)
 {
-	struct iovec iov = { (void *)buf, n };
+	struct iovec iov = {(void *)buf, n};
 
 	return cow_chain_writev(chain, &iov, 1, at);
 }

@@ -27,7 +27,8 @@ int cow_journal_get(const struct cow_file *lower, struct cow_journal *j, struct 
 	return 0;
 }
 
-int cow_journal_set(const struct cow_file *lower, int state, const struct cow_file *overlay, struct error *err)
+int cow_journal_set(const struct cow_file *lower, int state, const struct cow_file *overlay,
+		    struct error *err)
 {
 	char text[COW_NOTE_MAX], identity[64] = "";
 	int ret;
@@ -37,8 +38,8 @@ int cow_journal_set(const struct cow_file *lower, int state, const struct cow_fi
 	} else {
 		if (!cow_note_identity(overlay->fd, identity))
 			return error_errno(err, errno, "cannot tell the identity of %s", overlay->path);
-		snprintf(text, sizeof(text), "%s %s %s", state == COW_JOURNAL_COPYING ? "copying" : "copied", identity,
-			 overlay->path);
+		snprintf(text, sizeof(text), "%s %s %s", state == COW_JOURNAL_COPYING ? "copying" : "copied",
+			 identity, overlay->path);
 		ret = cow_note_set(lower->fd, lower->path, NOTE, text, err);
 	}
 	if (!ret && fsync(lower->fd))

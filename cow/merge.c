@@ -94,8 +94,9 @@ static int check_sizes(const struct cow_chain *content, const struct cow_chain *
 	const struct cow_file *c = content->files[0], *b = base->files[0];
 
 	if (content->sectors != base->sectors)
-		return error_set(err, ERROR_FAILED, "%s and %s hold disks of different sizes (%llu and %llu bytes)",
-				 c->path, b->path, (unsigned long long)c->header.size,
+		return error_set(err, ERROR_FAILED,
+				 "%s and %s hold disks of different sizes (%llu and %llu bytes)", c->path,
+				 b->path, (unsigned long long)c->header.size,
 				 (unsigned long long)b->header.size);
 	return 0;
 }
@@ -103,7 +104,8 @@ static int check_sizes(const struct cow_chain *content, const struct cow_chain *
 static int stands_on(const struct cow_chain *chain, const struct cow_file *f)
 {
 	for (size_t i = 0; i < chain->count; i++)
-		if (chain->files[i]->stat.st_dev == f->stat.st_dev && chain->files[i]->stat.st_ino == f->stat.st_ino)
+		if (chain->files[i]->stat.st_dev == f->stat.st_dev &&
+		    chain->files[i]->stat.st_ino == f->stat.st_ino)
 			return true;
 	return false;
 }
@@ -113,7 +115,7 @@ static int express(const struct cow_chain *content, const struct cow_chain *base
 		   const struct cow_file *old, bool replace, struct error *err)
 {
 	cleanup_build struct cow_build b = COW_BUILD_INIT;
-	struct difference d = { .build = &b, .content = content };
+	struct difference d = {.build = &b, .content = content};
 
 	if (check_sizes(content, base, err) || cow_build_begin(&b, out, base->files[0]->path, err) ||
 	    cow_compare(content, base, 0, content->sectors, true, store_difference, &d, err))
@@ -124,7 +126,7 @@ static int express(const struct cow_chain *content, const struct cow_chain *base
 static int rebase_header(const char *file, const char *backing, const struct cow_open_options *options,
 			 struct error *err)
 {
-	struct cow_open_options partial = options ? *options : (struct cow_open_options){ 0 };
+	struct cow_open_options partial = options ? *options : (struct cow_open_options){0};
 	cleanup_chain struct cow_chain *chain = NULL;
 	cleanup_free struct cow_header *h = malloc(sizeof(*h));
 	char digest[COW_DIGEST_MAX];
@@ -138,14 +140,14 @@ static int rebase_header(const char *file, const char *backing, const struct cow
 	if (!chain->files[0]->bitmap)
 		return error_set(err, ERROR_FAILED, "%s is not a COW file", file);
 	if (h->size != chain->files[0]->header.size)
-		return error_set(err, ERROR_FAILED, "%s has %llu bytes, the backing file of %s had %llu", backing,
-				 (unsigned long long)h->size, file,
+		return error_set(err, ERROR_FAILED, "%s has %llu bytes, the backing file of %s had %llu",
+				 backing, (unsigned long long)h->size, file,
 				 (unsigned long long)chain->files[0]->header.size);
 	return cow_header_rewrite(chain->files[0], h, digest, err);
 }
 
-int cow_rebase(const char *file, const char *backing, bool header_only, const struct cow_open_options *options,
-	       struct error *err)
+int cow_rebase(const char *file, const char *backing, bool header_only,
+	       const struct cow_open_options *options, struct error *err)
 {
 	cleanup_chain struct cow_chain *chain = NULL, *base = NULL;
 

@@ -49,7 +49,8 @@ static bool is_sidecar(int fd, const char *sidecar)
 {
 	struct stat file, side;
 
-	return !fstat(fd, &file) && !lstat(sidecar, &side) && S_ISREG(side.st_mode) && file.st_uid == side.st_uid;
+	return !fstat(fd, &file) && !lstat(sidecar, &side) && S_ISREG(side.st_mode) &&
+	       file.st_uid == side.st_uid;
 }
 
 static int sidecar_get(int fd, const char *path, const char *name, char *text, struct error *err)
@@ -96,7 +97,9 @@ static int sidecar_set(const char *path, const char *name, const char *text, str
 	if (strbuf_check(&out, err))
 		return -1;
 	if (!out.length)
-		return unlink(sidecar) && errno != ENOENT ? error_errno(err, errno, "cannot remove %s", sidecar) : 0;
+		return unlink(sidecar) && errno != ENOENT
+			       ? error_errno(err, errno, "cannot remove %s", sidecar)
+			       : 0;
 	return file_write_atomic(sidecar, out.data, out.length, 0600, err);
 }
 
@@ -139,8 +142,8 @@ static bool identity(int dir, const char *path, int flags, char *text)
 		return false;
 	if (!(sx.stx_mask & STATX_BTIME))
 		memset(&sx.stx_btime, 0, sizeof(sx.stx_btime));
-	snprintf(text, 64, "%" PRIx64 "-%" PRIx64 ".%09" PRIu32, (uint64_t)sx.stx_ino, (uint64_t)sx.stx_btime.tv_sec,
-		 (uint32_t)sx.stx_btime.tv_nsec);
+	snprintf(text, 64, "%" PRIx64 "-%" PRIx64 ".%09" PRIu32, (uint64_t)sx.stx_ino,
+		 (uint64_t)sx.stx_btime.tv_sec, (uint32_t)sx.stx_btime.tv_nsec);
 	return true;
 }
 
@@ -170,7 +173,8 @@ bool cow_note_is_origin(int fd, const char *path, const char *backing)
 	struct stat st;
 	size_t n;
 
-	if (fstat(fd, &st) || st.st_uid != geteuid() || !cow_note_identity(fd, id) || cow_note_get(fd, path, "origin", text, NULL) != 1)
+	if (fstat(fd, &st) || st.st_uid != geteuid() || !cow_note_identity(fd, id) ||
+	    cow_note_get(fd, path, "origin", text, NULL) != 1)
 		return false;
 	n = strlen(id);
 	return str_starts(text, id) && text[n] == ' ' && str_eq(text + n + 1, backing);

@@ -43,14 +43,15 @@ int cow_merge(const char *upper, const char *lower, const char *out, const struc
  * stored. With header_only just the header is rewritten: for a backing file
  * that was moved, or copied without its time.
  */
-int cow_rebase(const char *file, const char *backing, bool header_only, const struct cow_open_options *options,
-	       struct error *err);
+int cow_rebase(const char *file, const char *backing, bool header_only,
+	       const struct cow_open_options *options, struct error *err);
 
 struct cow_compact_result {
-	uint64_t dropped_sectors;	/* no longer owned: they were equal to the backing file's */
-	uint64_t before, after;		/* bytes allocated */
+	uint64_t dropped_sectors; /* no longer owned: they were equal to the backing file's */
+	uint64_t before, after;   /* bytes allocated */
 };
-/* Gives up sectors equal to the backing file's, and the space of those and of zeroes. Raw images too. result may be NULL. */
+/* Gives up sectors equal to the backing file's, and the space of those and of zeroes. Raw images too. result
+ * may be NULL. */
 int cow_compact(const char *file, const struct cow_open_options *options, struct cow_compact_result *result,
 		struct error *err);
 
@@ -76,10 +77,10 @@ int cow_diff(struct cow_chain *a, struct cow_chain *b, cow_range_fn fn, void *ar
 
 /* How bad a finding of cow_check() is. */
 enum cow_finding {
-	COW_FINDING_NOTE,	/* worth knowing */
-	COW_FINDING_REPAIRED,	/* was wrong, is right now */
-	COW_FINDING_REPAIRABLE,	/* wrong; --repair mends it without loss */
-	COW_FINDING_ERROR,	/* wrong, and a person must decide */
+	COW_FINDING_NOTE,       /* worth knowing */
+	COW_FINDING_REPAIRED,   /* was wrong, is right now */
+	COW_FINDING_REPAIRABLE, /* wrong; --repair mends it without loss */
+	COW_FINDING_ERROR,      /* wrong, and a person must decide */
 };
 typedef void (*cow_finding_fn)(void *arg, enum cow_finding finding, const char *text);
 
@@ -88,7 +89,7 @@ typedef void (*cow_finding_fn)(void *arg, enum cow_finding finding, const char *
  * without a doubt. Returns the number of findings that are still wrong, or -1 +
  * err when the file could not be looked at.
  */
-int cow_check(const char *file, bool repair, const struct cow_open_options *options, cow_finding_fn fn, void *arg,
-	      struct error *err);
+int cow_check(const char *file, bool repair, const struct cow_open_options *options, cow_finding_fn fn,
+	      void *arg, struct error *err);
 
 #endif

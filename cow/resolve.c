@@ -24,7 +24,7 @@
 #include "uml-lab/base/dirs.h"
 #include "uml-lab/base/file.h"
 
-#define SCAN_MAX 1000	/* files of a folder looked at when searching by digest */
+#define SCAN_MAX 1000 /* files of a folder looked at when searching by digest */
 
 /* A search for one backing file. */
 struct search {
@@ -32,10 +32,10 @@ struct search {
 	const struct cow_policy *policy;
 	enum cow_lock lock;
 	char *own_folder;
-	char *named;		/* the path in the header, made absolute */
-	bool trusted;		/* `named` was chosen by a person on this host */
-	struct error *err;	/* why the best candidate so far failed */
-	int rank;		/* how telling that is; see enum */
+	char *named;       /* the path in the header, made absolute */
+	bool trusted;      /* `named` was chosen by a person on this host */
+	struct error *err; /* why the best candidate so far failed */
+	int rank;          /* how telling that is; see enum */
 };
 enum { RANK_NONE, RANK_FORBIDDEN, RANK_MISMATCH };
 
@@ -43,14 +43,14 @@ int cow_policy_init(struct cow_policy *p, const struct cow_open_options *options
 {
 	cleanup_strv struct strv images = STRV_INIT;
 
-	*p = (struct cow_policy){ .any = options->any_backing };
+	*p = (struct cow_policy){.any = options->any_backing};
 	for (size_t i = 0; options->folders && i < options->folders->count; i++) {
 		cleanup_free char *real = file_absolute(options->folders->items[i], false, err);
 
 		if (!real || strv_add(&p->folders, real, err))
 			return -1;
 	}
-	if (dirs_images(&images, NULL))	/* a home that can't be found just has no images */
+	if (dirs_images(&images, NULL)) /* a home that can't be found just has no images */
 		return 0;
 	for (size_t i = 0; i < images.count; i++) {
 		cleanup_free char *real = file_absolute(images.items[i], false, NULL);
@@ -86,13 +86,14 @@ static bool is_allowed(const struct search *s, const char *path, const char *rea
 static int open_exactly(const char *real, enum cow_lock lock)
 {
 	int flags = (lock == COW_LOCK_WRITE ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK;
-	struct open_how how = { .flags = (uint64_t)flags, .resolve = RESOLVE_NO_SYMLINKS };
+	struct open_how how = {.flags = (uint64_t)flags, .resolve = RESOLVE_NO_SYMLINKS};
 	int fd = (int)syscall(SYS_openat2, AT_FDCWD, real, &how, sizeof(how));
 
 	return fd < 0 && errno == ENOSYS ? open(real, flags | O_NOFOLLOW) : fd;
 }
 
-int cow_match(const struct cow_file *f, const struct cow_file *backing, enum cow_match *out, struct error *err)
+int cow_match(const struct cow_file *f, const struct cow_file *backing, enum cow_match *out,
+	      struct error *err)
 {
 	char expected[COW_NOTE_MAX], actual[COW_DIGEST_MAX];
 	struct cow_journal journal;
@@ -120,19 +121,26 @@ int cow_match(const struct cow_file *f, const struct cow_file *backing, enum cow
 	return 0;
 }
 
-static int explain_mismatch(const struct cow_file *f, const struct cow_file *b, enum cow_match match, struct error *err)
+static int explain_mismatch(const struct cow_file *f, const struct cow_file *b, enum cow_match match,
+			    struct error *err)
 {
-	if (match == COW_MATCH_SIZE && b->header.format != COW_RAW && f->header.size == (uint64_t)b->stat.st_size)
-		return error_set(err, ERROR_FAILED, "%s takes the COW file %s for a raw image; the kernel does that, "
-				 "and shows its guest the COW file's own bytes", f->path, b->path);
+	if (match == COW_MATCH_SIZE && b->header.format != COW_RAW &&
+	    f->header.size == (uint64_t)b->stat.st_size)
+		return error_set(err, ERROR_FAILED,
+				 "%s takes the COW file %s for a raw image; the kernel does that, "
+				 "and shows its guest the COW file's own bytes",
+				 f->path, b->path);
 	if (match == COW_MATCH_SIZE)
-		return error_set(err, ERROR_FAILED, "the backing file %s has %" PRIu64 " bytes, but had %" PRIu64
-				 " when %s was put on it", b->path, b->header.size, f->header.size, f->path);
-	error_set(err, ERROR_FAILED, "the backing file %s was modified since %s was put on it%s", b->path, f->path,
+		return error_set(err, ERROR_FAILED,
+				 "the backing file %s has %" PRIu64 " bytes, but had %" PRIu64
+				 " when %s was put on it",
+				 b->path, b->header.size, f->header.size, f->path);
+	error_set(err, ERROR_FAILED, "the backing file %s was modified since %s was put on it%s", b->path,
+		  f->path,
 		  match == COW_MATCH_CHANGED ? ": its content is another" : " (or copied without its time)");
 	if (match == COW_MATCH_UNKNOWN)
-		error_hint(err, "if its content is still the same: uml-cow rebase --header-only -b %s %s", b->path,
-			   f->path);
+		error_hint(err, "if its content is still the same: uml-cow rebase --header-only -b %s %s",
+			   b->path, f->path);
 	return -1;
 }
 
@@ -145,7 +153,8 @@ static void remember(struct search *s, int rank, const struct error *why)
 	}
 }
 
-/* The file at path, if it is allowed, can be opened and is the backing file; NULL otherwise, the reason remembered. */
+/* The file at path, if it is allowed, can be opened and is the backing file; NULL otherwise, the reason
+ * remembered. */
 static struct cow_file *try_path(struct search *s, const char *path)
 {
 	struct error why = ERROR_INIT;
@@ -157,7 +166,8 @@ static struct cow_file *try_path(struct search *s, const char *path)
 	if (!real)
 		return NULL;
 	if (!is_allowed(s, path, real)) {
-		error_set(&why, ERROR_FAILED, "%s names the backing file %s, which lies outside of the folders allowed",
+		error_set(&why, ERROR_FAILED,
+			  "%s names the backing file %s, which lies outside of the folders allowed",
 			  s->file->path, path);
 		error_hint(&why, "if you trust this disk: --allow FOLDER");
 		remember(s, RANK_FORBIDDEN, &why);
@@ -237,13 +247,14 @@ struct cow_file *cow_resolve(const struct cow_file *f, const struct cow_policy *
 {
 	cleanup_free char *copy = str_dup(f->path, err), *own = NULL, *named = NULL;
 	struct error why = ERROR_INIT;
-	struct search s = { .file = f, .policy = policy, .lock = lock, .err = &why };
+	struct search s = {.file = f, .policy = policy, .lock = lock, .err = &why};
 	struct cow_file *b;
 
 	own = copy ? str_dup(dirname(copy), err) : NULL;
 	if (!own)
 		return NULL;
-	named = f->header.backing[0] == '/' ? str_dup(f->header.backing, err) : file_join(err, own, f->header.backing);
+	named = f->header.backing[0] == '/' ? str_dup(f->header.backing, err)
+					    : file_join(err, own, f->header.backing);
 	if (!named)
 		return NULL;
 	s.own_folder = own;
@@ -258,7 +269,8 @@ struct cow_file *cow_resolve(const struct cow_file *f, const struct cow_policy *
 		error_copy(err, &why);
 		return NULL;
 	}
-	error_set(err, ERROR_FAILED, "the backing file %s of %s is not there, nor beside it, nor in an image folder",
+	error_set(err, ERROR_FAILED,
+		  "the backing file %s of %s is not there, nor beside it, nor in an image folder",
 		  f->header.backing, f->path);
 	error_hint(err, "if it was moved: uml-cow rebase --header-only -b NEW-PLACE %s", f->path);
 	return NULL;

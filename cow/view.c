@@ -22,15 +22,15 @@
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/base/file.h"
 
-#define DISK_INODE 2
-#define CACHE_SECONDS 86400.0
+#define DISK_INODE         2
+#define CACHE_SECONDS      86400.0
 #define UNMOUNT_TIMEOUT_MS 60000
-#define REQUEST_MAX (1u << 20)
+#define REQUEST_MAX        (1u << 20)
 
 struct view {
 	struct cow_chain *chain;
 	bool writable;
-	struct stat top;	/* of the chain's top file: owner and time */
+	struct stat top; /* of the chain's top file: owner and time */
 	char *buffer;
 };
 
@@ -69,8 +69,8 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct fuse_entry_param e = { .ino = DISK_INODE, .attr_timeout = CACHE_SECONDS,
-				      .entry_timeout = CACHE_SECONDS };
+	struct fuse_entry_param e = {
+		.ino = DISK_INODE, .attr_timeout = CACHE_SECONDS, .entry_timeout = CACHE_SECONDS};
 
 	if (parent != FUSE_ROOT_ID || strcmp(name, COW_VIEW_NAME) != 0) {
 		fuse_reply_err(req, ENOENT);
@@ -90,9 +90,11 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 }
 
 /* Times may be set (by the kernel too, when it gathers writes), to no effect. A disk keeps its size. */
-static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
+static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
+		       struct fuse_file_info *fi)
 {
-	bool resize = (to_set & FUSE_SET_ATTR_SIZE) && (uint64_t)attr->st_size != cow_chain_size(view_of(req)->chain);
+	bool resize = (to_set & FUSE_SET_ATTR_SIZE) &&
+		      (uint64_t)attr->st_size != cow_chain_size(view_of(req)->chain);
 
 	if (resize || (to_set & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)))
 		fuse_reply_err(req, EPERM);
@@ -102,7 +104,7 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 
 static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
-	static const char *const names[] = { ".", "..", COW_VIEW_NAME };
+	static const char *const names[] = {".", "..", COW_VIEW_NAME};
 	char buffer[512];
 	size_t used = 0;
 
@@ -233,8 +235,8 @@ static const struct fuse_lowlevel_ops ops = {
 
 static struct fuse_session *new_session(struct view *v, struct error *err)
 {
-	char *argv[] = { (char *)"uml-cow", (char *)"-o", (char *)"fsname=uml-cow,subtype=uml-cow,default_permissions",
-			 NULL };
+	char *argv[] = {(char *)"uml-cow", (char *)"-o",
+			(char *)"fsname=uml-cow,subtype=uml-cow,default_permissions", NULL};
 	struct fuse_args args = FUSE_ARGS_INIT(ARRAY_SIZE(argv) - 1, argv);
 	struct fuse_session *session = fuse_session_new(&args, &ops, sizeof(ops), v);
 
@@ -252,7 +254,7 @@ static int serve_mounted(struct fuse_session *session, struct view *v, bool fore
 		return error_set(err, ERROR_FAILED, "cannot set up signals");
 	if (fuse_daemonize(foreground))
 		return error_errno(err, errno, "cannot go to the background");
-	fuse_session_loop(session);	/* ended by a signal or by unmounting: both are fine */
+	fuse_session_loop(session); /* ended by a signal or by unmounting: both are fine */
 	fuse_remove_signal_handlers(session);
 	ret = cow_chain_flush(v->chain);
 	return ret ? error_errno(err, -ret, "what was written may be lost") : 0;
@@ -262,7 +264,7 @@ int cow_view_serve(struct cow_chain *chain, const char *folder, bool foreground,
 {
 	cleanup_free char *buffer = malloc(REQUEST_MAX), *real = file_absolute(folder, false, err);
 	cleanup_free struct cow_file_info *info = malloc(sizeof(*info));
-	struct view v = { .chain = chain, .buffer = buffer };
+	struct view v = {.chain = chain, .buffer = buffer};
 	struct fuse_session *session;
 	int ret;
 
@@ -279,7 +281,9 @@ int cow_view_serve(struct cow_chain *chain, const char *folder, bool foreground,
 	if (fuse_session_mount(session, real)) {
 		fuse_session_destroy(session);
 		error_set(err, ERROR_FAILED, "cannot mount on %s", folder);
-		return error_hint(err, "FUSE needs /dev/fuse to be accessible and fusermount3 installed (package fuse3)");
+		return error_hint(
+			err,
+			"FUSE needs /dev/fuse to be accessible and fusermount3 installed (package fuse3)");
 	}
 	ret = serve_mounted(session, &v, foreground, err);
 	fuse_session_unmount(session);
@@ -287,7 +291,8 @@ int cow_view_serve(struct cow_chain *chain, const char *folder, bool foreground,
 	return ret;
 }
 
-/* A descriptor that becomes readable when the process that serves the folder ends; -1 when that can't be told. */
+/* A descriptor that becomes readable when the process that serves the folder ends; -1 when that can't be
+ * told. */
 static int server_of(const char *folder)
 {
 	char text[16];
@@ -302,11 +307,11 @@ static int server_of(const char *folder)
 
 int cow_view_unmount(const char *folder, struct error *err)
 {
-	const char *const argv[] = { "fusermount3", "-u", "--", folder, NULL };
-	const struct child_spec spec = { .argv = argv, .null_stdin = true };
+	const char *const argv[] = {"fusermount3", "-u", "--", folder, NULL};
+	const struct child_spec spec = {.argv = argv, .null_stdin = true};
 	cleanup_close int server = server_of(folder);
 	cleanup_free char *output = NULL;
-	struct pollfd p = { .fd = server, .events = POLLIN };
+	struct pollfd p = {.fd = server, .events = POLLIN};
 	int status;
 
 	if (server < 0)
@@ -316,6 +321,7 @@ int cow_view_unmount(const char *folder, struct error *err)
 	if (status != 0)
 		return error_set(err, ERROR_FAILED, "cannot unmount %s: %s", folder, output);
 	if (poll(&p, 1, UNMOUNT_TIMEOUT_MS) == 0)
-		return error_set(err, ERROR_TIMEOUT, "%s is unmounted, but its disk is still being written", folder);
+		return error_set(err, ERROR_TIMEOUT, "%s is unmounted, but its disk is still being written",
+				 folder);
 	return 0;
 }

@@ -4,8 +4,8 @@
 
 #include "cow/cow.h"
 
-#define COW_VIEW_NAME "disk"	/* of the file in the folder mounted on */
-#define COW_VIEW_PID "user.uml-cow.pid"	/* extended attribute of the folder: the process that serves it */
+#define COW_VIEW_NAME "disk"             /* of the file in the folder mounted on */
+#define COW_VIEW_PID  "user.uml-cow.pid" /* extended attribute of the folder: the process that serves it */
 
 /*
  * Mounts the chain on a folder and serves it until it is unmounted or SIGTERM or

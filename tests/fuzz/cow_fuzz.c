@@ -50,10 +50,11 @@ static void write_file(const char *path, const void *data, size_t n, uint64_t si
 	close(fd);
 }
 
-/* The base it wants: what its own data area holds, with some bytes changed, so that there is something to compare. */
+/* The base it wants: what its own data area holds, with some bytes changed, so that there is something to
+ * compare. */
 static void write_base(const struct cow_header *h, const uint8_t *data, size_t size)
 {
-	const struct timespec times[2] = { { .tv_sec = h->mtime }, { .tv_sec = h->mtime } };
+	const struct timespec times[2] = {{.tv_sec = h->mtime}, {.tv_sec = h->mtime}};
 	size_t n = size > h->data_offset ? size - (size_t)h->data_offset : 0;
 	uint8_t *copy;
 
@@ -173,7 +174,7 @@ static uint64_t rnd(uint64_t below)
 /* Most mutations in the header, and with values at the edges. */
 static void mutate(struct input *in)
 {
-	static const uint8_t edges[] = { 0, 1, 2, 3, 0x7f, 0x80, 0xff, 'O', 'M' };
+	static const uint8_t edges[] = {0, 1, 2, 3, 0x7f, 0x80, 0xff, 'O', 'M'};
 	unsigned int times = 1 + (unsigned int)rnd(6);
 
 	while (times--) {
@@ -233,7 +234,7 @@ int main(int argc, char **argv)
 		LLVMFuzzerTestOneInput(inputs[i].data, inputs[i].n);
 	for (; time(NULL) < end; runs++) {
 		const struct input *from = &inputs[rnd(count)];
-		struct input in = { malloc(from->n + 1), from->n };
+		struct input in = {malloc(from->n + 1), from->n};
 
 		memcpy(in.data, from->data, from->n);
 		mutate(&in);

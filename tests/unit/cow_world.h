@@ -77,21 +77,21 @@ static inline void world_write_file(const char *path, const void *data, size_t n
 /* Gives a file a time well in the past, so that changes made now are seen in whole seconds. */
 static inline void world_age(const char *path, time_t when)
 {
-	const struct timespec times[2] = { { .tv_sec = when }, { .tv_sec = when } };
+	const struct timespec times[2] = {{.tv_sec = when}, {.tv_sec = when}};
 
 	if (utimensat(AT_FDCWD, path, times, 0))
 		abort();
 }
 
 /* Asserts that a call went well, and says why not. */
-#define OK(call)                                                                       \
-	do {                                                                           \
-		struct error e_ = ERROR_INIT;                                          \
-		struct error *err = &e_;                                               \
-		bool ok_ = (call) >= 0;                                                \
-		if (!ok_)                                                              \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, e_.message); \
-		CU_ASSERT_TRUE_FATAL(ok_);                                             \
+#define OK(call)                                                                                             \
+	do {                                                                                                 \
+		struct error e_ = ERROR_INIT;                                                                \
+		struct error *err = &e_;                                                                     \
+		bool ok_ = (call) >= 0;                                                                      \
+		if (!ok_)                                                                                    \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, e_.message);                      \
+		CU_ASSERT_TRUE_FATAL(ok_);                                                                   \
 	} while (0)
 
 #endif

@@ -64,7 +64,7 @@ static void test_moved_backing(void)
 {
 	struct error why = ERROR_INIT;
 	struct strv folders = STRV_INIT;
-	struct cow_open_options o = { .folders = &folders };
+	struct cow_open_options o = {.folders = &folders};
 
 	enter();
 	OK(cow_create("o.cow", "base", NULL, err));
@@ -89,7 +89,7 @@ static void test_moved_backing(void)
 
 static void test_renamed_backing_by_digest(void)
 {
-	const struct cow_create_options digest = { .digest = true };
+	const struct cow_create_options digest = {.digest = true};
 
 	enter();
 	OK(cow_create("o.cow", "base", &digest, err));
@@ -105,13 +105,13 @@ static void copy_base(const char *to)
 
 static void test_copied_backing(void)
 {
-	const struct cow_create_options digest = { .digest = true };
+	const struct cow_create_options digest = {.digest = true};
 	struct error why = ERROR_INIT;
 
 	enter();
 	OK(cow_create("known.cow", "base", &digest, err));
 	CU_ASSERT_EQUAL(unlink("base"), 0);
-	copy_base("base");	/* cp without -p */
+	copy_base("base"); /* cp without -p */
 	CU_ASSERT_TRUE(opens("known.cow", NULL, NULL));
 	/* without a digest it can't be told, and is refused */
 	world_age("base", 1000000000);
@@ -140,7 +140,8 @@ static void test_cycle(void)
 	enter();
 	OK(cow_create("a", "base", NULL, err));
 	OK(cow_create("b", "a", NULL, err));
-	/* a hand that forges: a stands on b, which stands on a; with the time a has, so that nothing else is wrong */
+	/* a hand that forges: a stands on b, which stands on a; with the time a has, so that nothing else is
+	 * wrong */
 	CU_ASSERT_EQUAL(stat("a", &st), 0);
 	OK(cow_rebase("a", "b", true, NULL, err));
 	CU_ASSERT_FALSE(opens("a", NULL, &why));
@@ -172,9 +173,9 @@ static void forge(const char *path, const char *backing)
 
 static void test_forbidden_backing(void)
 {
-	const struct cow_open_options any = { .any_backing = true };
+	const struct cow_open_options any = {.any_backing = true};
 	struct strv folders = STRV_INIT;
-	const struct cow_open_options allowed = { .folders = &folders };
+	const struct cow_open_options allowed = {.folders = &folders};
 	struct error why = ERROR_INIT;
 	char path[512];
 
@@ -266,7 +267,7 @@ static void while_locked(const char *path, short type, void (*fn)(void))
 	CU_ASSERT_EQUAL_FATAL(pipe(ready) + pipe(go), 0);
 	pid = fork();
 	if (pid == 0) {
-		struct flock fl = { .l_type = type, .l_whence = SEEK_SET };
+		struct flock fl = {.l_type = type, .l_whence = SEEK_SET};
 		int fd = open(path, O_RDWR);
 
 		c = fcntl(fd, F_SETLK, &fl) == 0;
@@ -286,7 +287,7 @@ static void while_locked(const char *path, short type, void (*fn)(void))
 
 static void in_use(void)
 {
-	struct cow_open_options look = { .no_lock = true };
+	struct cow_open_options look = {.no_lock = true};
 	struct error why = ERROR_INIT;
 
 	CU_ASSERT_FALSE(opens("o.cow", NULL, &why));
@@ -337,7 +338,7 @@ static int check(const char *path, bool repair)
 
 static void test_repairs(void)
 {
-	const struct cow_create_options digest = { .digest = true };
+	const struct cow_create_options digest = {.digest = true};
 	struct stat before, after;
 	int fd;
 
@@ -384,7 +385,8 @@ static void test_stray_bits(void)
 	world_leave();
 }
 
-UNIT_MAIN("cow chain", UNIT_CASE(test_deep), UNIT_CASE(test_moved_backing), UNIT_CASE(test_renamed_backing_by_digest),
-	  UNIT_CASE(test_copied_backing), UNIT_CASE(test_cycle), UNIT_CASE(test_forbidden_backing),
-	  UNIT_CASE(test_copied_mark), UNIT_CASE(test_forged_journal), UNIT_CASE(test_not_regular),
-	  UNIT_CASE(test_locks), UNIT_CASE(test_repairs), UNIT_CASE(test_stray_bits))
+UNIT_MAIN("cow chain", UNIT_CASE(test_deep), UNIT_CASE(test_moved_backing),
+	  UNIT_CASE(test_renamed_backing_by_digest), UNIT_CASE(test_copied_backing), UNIT_CASE(test_cycle),
+	  UNIT_CASE(test_forbidden_backing), UNIT_CASE(test_copied_mark), UNIT_CASE(test_forged_journal),
+	  UNIT_CASE(test_not_regular), UNIT_CASE(test_locks), UNIT_CASE(test_repairs),
+	  UNIT_CASE(test_stray_bits))

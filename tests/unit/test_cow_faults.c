@@ -1,8 +1,8 @@
 /*
  * Fault injection: every operation that changes files is run again and again;
  * after its first, second, third, … system call that changes something it is
- * killed, or that call fails with ENOSPC; and each call of any kind with EIO. After each run every disk involved must open and show
- * either what it showed before or what the operation should have made of it, an
+ * killed, or that call fails with ENOSPC; and each call of any kind with EIO. After each run every disk
+ * involved must open and show either what it showed before or what the operation should have made of it, an
  * operation that says it succeeded must have, and running it again (for a commit)
  * must complete it.
  *
@@ -17,8 +17,8 @@
 
 #include "tests/unit/cow_world.h"
 
-#define SECTORS 700
-#define SIZE (SECTORS * COW_SECTOR_SIZE)
+#define SECTORS   700
+#define SIZE      (SECTORS * COW_SECTOR_SIZE)
 #define CALLS_MAX 3000
 
 enum fault { FAULT_KILL, FAULT_ENOSPC, FAULT_EIO };
@@ -26,16 +26,16 @@ enum fault { FAULT_KILL, FAULT_ENOSPC, FAULT_EIO };
 struct scene {
 	const char *name;
 	int (*run)(struct error *err);
-	const char *changes;	/* the disk that may show old or new content */
-	const char *keeps[3];	/* disks that must show what they did */
-	bool again;		/* the operation is repeated after a fault, and must then succeed */
+	const char *changes;  /* the disk that may show old or new content */
+	const char *keeps[3]; /* disks that must show what they did */
+	bool again;           /* the operation is repeated after a fault, and must then succeed */
 };
 
 /* ---- Disks: base, lower and middle layers, upper overlay; made once, copied for each run ---- */
 
 static void write_some(const char *path, unsigned int times)
 {
-	const struct cow_open_options o = { .writable = true };
+	const struct cow_open_options o = {.writable = true};
 	struct cow_chain *c = cow_chain_open(path, &o, NULL);
 	uint8_t data[20 * COW_SECTOR_SIZE];
 
@@ -122,7 +122,7 @@ static int do_compact(struct error *err)
 
 static int do_create(struct error *err)
 {
-	const struct cow_create_options o = { .replace = true, .durable = true };
+	const struct cow_create_options o = {.replace = true, .durable = true};
 
 	return cow_create("other", "middle", &o, err);
 }
@@ -139,15 +139,15 @@ static int do_flatten(struct error *err)
 static int do_check(struct error *err);
 
 static const struct scene scenes[] = {
-	{ "commit to a layer", do_commit_layer, "middle", { "upper", "lower", "base" }, true },
-	{ "commit to the base", do_commit_base, "base", { "lower" }, true },
-	{ "merge", do_merge, NULL, { "upper", "middle", "lower" }, false },
-	{ "rebase", do_rebase, NULL, { "upper", "middle", "lower" }, true },
-	{ "rebase the header", do_rebase_header, NULL, { "upper", "middle" }, true },
-	{ "compact", do_compact, NULL, { "upper", "middle", "lower" }, true },
-	{ "create", do_create, NULL, { "upper", "middle", "lower" }, true },
-	{ "flatten", do_flatten, NULL, { "upper", "middle", "lower" }, true },
-	{ "check", do_check, NULL, { "upper", "middle", "lower" }, true },
+	{"commit to a layer", do_commit_layer, "middle", {"upper", "lower", "base"}, true},
+	{"commit to the base", do_commit_base, "base", {"lower"}, true},
+	{"merge", do_merge, NULL, {"upper", "middle", "lower"}, false},
+	{"rebase", do_rebase, NULL, {"upper", "middle", "lower"}, true},
+	{"rebase the header", do_rebase_header, NULL, {"upper", "middle"}, true},
+	{"compact", do_compact, NULL, {"upper", "middle", "lower"}, true},
+	{"create", do_create, NULL, {"upper", "middle", "lower"}, true},
+	{"flatten", do_flatten, NULL, {"upper", "middle", "lower"}, true},
+	{"check", do_check, NULL, {"upper", "middle", "lower"}, true},
 };
 
 static void no_finding(void *arg, enum cow_finding finding, const char *text)
@@ -173,7 +173,8 @@ static void child(const struct scene *s)
 	_exit(s->run(&err) < 0 ? 1 : 0);
 }
 
-/* Calls that change what is on the disk. A process killed between two of them leaves what it left after the first. */
+/* Calls that change what is on the disk. A process killed between two of them leaves what it left after the
+ * first. */
 static bool is_change(const struct user_regs_struct *r)
 {
 	switch ((long)r->orig_rax) {
@@ -202,7 +203,8 @@ static bool is_change(const struct user_regs_struct *r)
 	}
 }
 
-/* Whether the fault is tried at a call: kill and ENOSPC where something changes, EIO at all but what never fails so. */
+/* Whether the fault is tried at a call: kill and ENOSPC where something changes, EIO at all but what never
+ * fails so. */
 static bool is_target(const struct user_regs_struct *r, enum fault fault)
 {
 	long nr = (long)r->orig_rax;
@@ -213,8 +215,8 @@ static bool is_target(const struct user_regs_struct *r, enum fault fault)
 		return false;
 	if (nr == SYS_fsync || nr == SYS_fdatasync)
 		return true;
-	return fault == FAULT_EIO && nr != SYS_exit_group && nr != SYS_brk && nr != SYS_munmap && nr != SYS_close &&
-	       nr != SYS_mmap && nr != SYS_mprotect && nr != SYS_getrandom;
+	return fault == FAULT_EIO && nr != SYS_exit_group && nr != SYS_brk && nr != SYS_munmap &&
+	       nr != SYS_close && nr != SYS_mmap && nr != SYS_mprotect && nr != SYS_getrandom;
 }
 
 static void kill_and_reap(pid_t pid)
@@ -241,7 +243,8 @@ static int run_with_fault(const struct scene *s, enum fault fault, int at, int *
 	waitpid(pid, &status, 0);
 	ptrace(PTRACE_SETOPTIONS, pid, NULL, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL);
 	*calls = 0;
-	while (ptrace(PTRACE_SYSCALL, pid, NULL, NULL) == 0 && waitpid(pid, &status, 0) == pid && WIFSTOPPED(status)) {
+	while (ptrace(PTRACE_SYSCALL, pid, NULL, NULL) == 0 && waitpid(pid, &status, 0) == pid &&
+	       WIFSTOPPED(status)) {
 		struct user_regs_struct regs;
 
 		if (WSTOPSIG(status) != (SIGTRAP | 0x80))
@@ -323,7 +326,7 @@ static void remember(const struct scene *s)
 
 static void run_scene(const struct scene *s, enum fault fault)
 {
-	static const char *const names[] = { "SIGKILL", "ENOSPC", "EIO" };
+	static const char *const names[] = {"SIGKILL", "ENOSPC", "EIO"};
 
 	remember(s);
 	for (int at = 1; at < CALLS_MAX; at++) {

@@ -6,8 +6,8 @@
 
 #include "tests/unit/cow_world.h"
 
-#define SECTORS 41
-#define SIZE (SECTORS * COW_SECTOR_SIZE)
+#define SECTORS   41
+#define SIZE      (SECTORS * COW_SECTOR_SIZE)
 #define BASE_TIME 1000000000
 
 static const struct golden {
@@ -16,9 +16,11 @@ static const struct golden {
 	bool little_endian;
 	uint64_t bitmap_offset, bitmap_length, data_offset;
 } goldens[] = {
-	{ "v1-le.cow", COW_V1, true, 280, 5, 512 },	      { "v1-be.cow", COW_V1, false, 280, 5, 512 },
-	{ "v2.cow", COW_V2, false, 4120, 5, 4608 },	      { "v3.cow", COW_V3, false, 8192, 6, 12288 },
-	{ "v3-broken.cow", COW_V3_BROKEN, false, 8192, 6, 12288 },
+	{"v1-le.cow", COW_V1, true, 280, 5, 512},
+	{"v1-be.cow", COW_V1, false, 280, 5, 512},
+	{"v2.cow", COW_V2, false, 4120, 5, 4608},
+	{"v3.cow", COW_V3, false, 8192, 6, 12288},
+	{"v3-broken.cow", COW_V3_BROKEN, false, 8192, 6, 12288},
 };
 #define GOLDENS (sizeof(goldens) / sizeof(goldens[0]))
 
@@ -116,7 +118,7 @@ static void test_golden_convert(void)
 
 static void test_old_versions_are_not_written(void)
 {
-	const struct cow_open_options o = { .writable = true };
+	const struct cow_open_options o = {.writable = true};
 	struct error err = ERROR_INIT;
 
 	enter();
@@ -133,9 +135,9 @@ static void test_old_versions_are_not_written(void)
 
 static void test_create(void)
 {
-	uint8_t expected[12288 + SIZE] = { 0 };
-	uint32_t words[] = { htobe32(0x4f4f4f4d), htobe32(3), htobe32(BASE_TIME) };
-	uint32_t rest[] = { htobe32(512), htobe32(4096), 0 };
+	uint8_t expected[12288 + SIZE] = {0};
+	uint32_t words[] = {htobe32(0x4f4f4f4d), htobe32(3), htobe32(BASE_TIME)};
+	uint32_t rest[] = {htobe32(512), htobe32(4096), 0};
 	uint64_t size = htobe64(SIZE);
 	struct stat st;
 	size_t n;
@@ -163,8 +165,8 @@ static void test_create(void)
 static void test_sizes(void)
 {
 	/* bitmaps that end in the middle of, at and just past a block; disks that end within a sector */
-	static const uint64_t sizes[] = { 1, 511, 512, 513, 4096, 16 << 20, (16 << 20) + 512, 134217728, 134217729,
-					  8ull << 30 };
+	static const uint64_t sizes[] = {
+		1, 511, 512, 513, 4096, 16 << 20, (16 << 20) + 512, 134217728, 134217729, 8ull << 30};
 	struct cow_header h;
 
 	enter();
@@ -228,8 +230,8 @@ static int parse_with_size(uint64_t value)
 
 static void test_impossible_headers(void)
 {
-	static const uint32_t bad_alignments[] = { 0, 1, 3, 256, 4095, 4097, 1u << 21, 1u << 31, UINT32_MAX };
-	static const uint64_t bad_sizes[] = { 0, 1ull << 33, (8ull << 40) + 1, 1ull << 63, UINT64_MAX };
+	static const uint32_t bad_alignments[] = {0, 1, 3, 256, 4095, 4097, 1u << 21, 1u << 31, UINT32_MAX};
+	static const uint64_t bad_sizes[] = {0, 1ull << 33, (8ull << 40) + 1, 1ull << 63, UINT64_MAX};
 	char path[4096];
 
 	enter();
@@ -241,9 +243,9 @@ static void test_impossible_headers(void)
 		CU_ASSERT_EQUAL(parse_with_be32(24, bad_alignments[i]), -1);
 	for (size_t i = 0; i < sizeof(bad_sizes) / sizeof(bad_sizes[0]); i++)
 		CU_ASSERT_EQUAL(parse_with_size(bad_sizes[i]), -1);
-	CU_ASSERT_EQUAL(parse_with_be32(20, 1024), -1);	/* sector size */
+	CU_ASSERT_EQUAL(parse_with_be32(20, 1024), -1); /* sector size */
 	CU_ASSERT_EQUAL(parse_with_be32(20, 0), -1);
-	CU_ASSERT_EQUAL(parse_with_be32(28, 1), -1);	/* bitmap format */
+	CU_ASSERT_EQUAL(parse_with_be32(28, 1), -1); /* bitmap format */
 	memset(path, 'a', sizeof(path));
 	CU_ASSERT_EQUAL(parse_with(32, path, sizeof(path)), -1);
 	CU_ASSERT_EQUAL(parse_with(32, "\0abc", 4), -1);
@@ -259,15 +261,18 @@ static void test_cut_off(void)
 	enter();
 	for (size_t i = 0; i < GOLDENS; i++) {
 		uint64_t needed = goldens[i].bitmap_offset + goldens[i].bitmap_length;
-		uint8_t data[4136] = { 0 };
+		uint8_t data[4136] = {0};
 		int fd = open(goldens[i].name, O_RDONLY);
 		ssize_t n = file_pread_full(fd, data, sizeof(data), 0);
-		size_t header = goldens[i].format == COW_V1 ? 280 : goldens[i].format == COW_V2 ? 4120 :
-				goldens[i].format == COW_V3 ? 4128 : 4136;
+		size_t header = goldens[i].format == COW_V1   ? 280
+				: goldens[i].format == COW_V2 ? 4120
+				: goldens[i].format == COW_V3 ? 4128
+							      : 4136;
 
 		close(fd);
 		for (size_t cut = 8; cut < (size_t)n; cut += cut < 300 ? 1 : 97)
-			CU_ASSERT_EQUAL(cow_header_parse(data, cut, 1 << 20, &h, NULL), cut < header ? -1 : 1);
+			CU_ASSERT_EQUAL(cow_header_parse(data, cut, 1 << 20, &h, NULL),
+					cut < header ? -1 : 1);
 		CU_ASSERT_EQUAL(cow_header_parse(data, (size_t)n, needed - 1, &h, NULL), -1);
 		CU_ASSERT_EQUAL(cow_header_parse(data, (size_t)n, needed, &h, NULL), 1);
 	}
@@ -286,6 +291,7 @@ static void choose_corpus(void)
 	free(real);
 }
 
-UNIT_MAIN("cow format", UNIT_CASE(choose_corpus), UNIT_CASE(test_golden_headers), UNIT_CASE(test_golden_content),
-	  UNIT_CASE(test_golden_convert), UNIT_CASE(test_old_versions_are_not_written), UNIT_CASE(test_create),
-	  UNIT_CASE(test_sizes), UNIT_CASE(test_impossible_headers), UNIT_CASE(test_cut_off))
+UNIT_MAIN("cow format", UNIT_CASE(choose_corpus), UNIT_CASE(test_golden_headers),
+	  UNIT_CASE(test_golden_content), UNIT_CASE(test_golden_convert),
+	  UNIT_CASE(test_old_versions_are_not_written), UNIT_CASE(test_create), UNIT_CASE(test_sizes),
+	  UNIT_CASE(test_impossible_headers), UNIT_CASE(test_cut_off))

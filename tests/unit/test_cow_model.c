@@ -9,8 +9,8 @@
 #include "tests/unit/cow_world.h"
 #include "uml-lab/base/cleanup.h"
 
-#define SECTORS 3000	/* no multiple of 8: the bitmap's last byte is half used */
-#define SIZE (SECTORS * COW_SECTOR_SIZE)
+#define SECTORS    3000 /* no multiple of 8: the bitmap's last byte is half used */
+#define SIZE       (SECTORS * COW_SECTOR_SIZE)
 #define LAYERS_MAX 9
 
 struct level {
@@ -18,10 +18,10 @@ struct level {
 	uint8_t *view;
 };
 
-static struct level stack[LAYERS_MAX];	/* 0: the base */
+static struct level stack[LAYERS_MAX]; /* 0: the base */
 static size_t depth;
 static unsigned int names;
-static struct cow_chain *chain;		/* of the top, open for writing, or NULL */
+static struct cow_chain *chain; /* of the top, open for writing, or NULL */
 
 static struct level *top(void)
 {
@@ -38,7 +38,7 @@ static void close_top(void)
 
 static void open_top(void)
 {
-	const struct cow_open_options o = { .writable = true };
+	const struct cow_open_options o = {.writable = true};
 	struct error err = ERROR_INIT;
 
 	if (chain)
@@ -110,7 +110,7 @@ static void op_write(void)
 	random_range(&at, &n);
 	if (world_random(4) == 0)
 		memset(data, 0, n);
-	else if (world_random(4) == 0 && depth > 1)	/* what the layer below holds: compact can drop it */
+	else if (world_random(4) == 0 && depth > 1) /* what the layer below holds: compact can drop it */
 		memcpy(data, stack[depth - 2].view + at, n);
 	else
 		world_fill(data, n);
@@ -133,7 +133,7 @@ static void op_writev(void)
 
 		if (piece > sizeof(data) - n)
 			piece = sizeof(data) - n;
-		iov[count] = (struct iovec){ data + n, piece };
+		iov[count] = (struct iovec){data + n, piece};
 		n += piece;
 	}
 	open_top();
@@ -154,7 +154,7 @@ static void op_readv(void)
 
 		if (piece > sizeof(data) - n)
 			piece = sizeof(data) - n;
-		iov[count] = (struct iovec){ data + n, piece };
+		iov[count] = (struct iovec){data + n, piece};
 		n += piece;
 	}
 	open_top();
@@ -291,7 +291,8 @@ static void op_diff(void)
 	cow_chain_close(a);
 	cow_chain_close(b);
 	for (size_t s = 0; s < SECTORS; s++)
-		CU_ASSERT_EQUAL(told.differs[s], memcmp(top()->view + s * 512, stack[other].view + s * 512, 512) != 0);
+		CU_ASSERT_EQUAL(told.differs[s],
+				memcmp(top()->view + s * 512, stack[other].view + s * 512, 512) != 0);
 }
 
 static void count_wrong(void *arg, enum cow_finding finding, const char *text)
@@ -315,11 +316,11 @@ static const struct {
 	void (*run)(void);
 	unsigned int weight;
 } operations[] = {
-	{ "write", op_write, 40 },   { "writev", op_writev, 6 },   { "readv", op_readv, 6 },
-	{ "zero", op_zero, 8 },	     { "reopen", op_reopen, 8 },   { "create", op_create, 8 },
-	{ "commit", op_commit, 3 },  { "merge", op_merge, 2 },	   { "rebase", op_rebase, 3 },
-	{ "compact", op_compact, 4 },{ "flatten", op_flatten, 2 }, { "diff", op_diff, 3 },
-	{ "check", op_check, 3 },
+	{"write", op_write, 40},    {"writev", op_writev, 6},   {"readv", op_readv, 6},
+	{"zero", op_zero, 8},       {"reopen", op_reopen, 8},   {"create", op_create, 8},
+	{"commit", op_commit, 3},   {"merge", op_merge, 2},     {"rebase", op_rebase, 3},
+	{"compact", op_compact, 4}, {"flatten", op_flatten, 2}, {"diff", op_diff, 3},
+	{"check", op_check, 3},
 };
 
 static size_t pick(void)
