@@ -22,6 +22,10 @@ int cmd_need_terminal(const char *verb, struct error *err);
 /* The first operand or NULL. */
 const char *cmd_operand(const struct strv *operands, size_t index);
 
+/* A forward in force as people read it: "127.0.0.1:8080->80", "/udp" after it if so. Returns buf. */
+char *cmd_forward_text(const char *forward, char *buf, size_t size);
+#define CMD_FORWARD_MAX 96
+
 /* ---- progress.c: how machines get on, as lines or as a table that is redrawn on a terminal ---- */
 
 struct progress;

@@ -1,7 +1,10 @@
+#include <netdb.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
+#include "netplug/netplug.h"
 #include "uml-lab/cmd/cmd.h"
 
 int cmd_print_json(json_t *json, struct error *err)
@@ -30,6 +33,23 @@ int cmd_need_terminal(const char *verb, struct error *err)
 const char *cmd_operand(const struct strv *operands, size_t index)
 {
 	return index < operands->count ? operands->items[index] : NULL;
+}
+
+char *cmd_forward_text(const char *forward, char *buf, size_t size)
+{
+	struct netplug_forward parsed;
+	char host[INET6_ADDRSTRLEN + 8], service[8], guest[8];
+
+	if (netplug_forward_parse(forward, &parsed, NULL) < 0 ||
+	    getnameinfo((struct sockaddr *)&parsed.host, sizeof(parsed.host), host, sizeof(host), service,
+			sizeof(service), NI_NUMERICHOST | NI_NUMERICSERV) != 0 ||
+	    getnameinfo((struct sockaddr *)&parsed.guest, sizeof(parsed.guest), NULL, 0, guest, sizeof(guest),
+			NI_NUMERICSERV) != 0)
+		snprintf(buf, size, "%s", forward);
+	else
+		snprintf(buf, size, strchr(host, ':') ? "[%s]:%s->%s%s" : "%s:%s->%s%s", host, service, guest,
+			 parsed.udp ? "/udp" : "");
+	return buf;
 }
 
 static volatile int cancelled;

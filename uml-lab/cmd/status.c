@@ -30,13 +30,14 @@ static void size_of(const json_t *machine, const char *key, char *buf, size_t si
 static int add_machine(struct cli_table *table, const json_t *session, const json_t *machine, struct error *err)
 {
 	cleanup_strbuf struct strbuf forwards = STRBUF_INIT, name = STRBUF_INIT;
-	char memory[24], disk[24];
+	char memory[24], disk[24], shown[CMD_FORWARD_MAX];
 	const json_t *forward;
 	size_t i;
 
 	strbuf_printf(&name, "%s/%s", text_of(session, "session"), text_of(machine, "name"));
 	json_array_foreach(json_object_get(machine, "forwards"), i, forward)
-		strbuf_printf(&forwards, "%s%s", i ? " " : "", json_string_value(forward));
+		strbuf_printf(&forwards, "%s%s", i ? " " : "",
+			      cmd_forward_text(json_string_value(forward), shown, sizeof(shown)));
 	size_of(machine, "memory", memory, sizeof(memory));
 	size_of(machine, "overlay_bytes", disk, sizeof(disk));
 	if (strbuf_check(&name, err) < 0 || strbuf_check(&forwards, err) < 0)

@@ -44,6 +44,8 @@ static int split_names(const struct strv *items, struct strv *names, struct erro
 /* What to do next, for a person. */
 static void print_next(const struct session *s, int64_t ms)
 {
+	char forward[CMD_FORWARD_MAX];
+
 	if (cli_quiet)
 		return;
 	printf("%s is up after %lld.%lld s.\n", s->name, (long long)(ms / 1000), (long long)(ms % 1000 / 100));
@@ -51,7 +53,7 @@ static void print_next(const struct session *s, int64_t ms)
 		const struct session_machine *m = &s->machines[i];
 
 		for (size_t j = 0; j < m->forwards.count; j++)
-			printf("  %s: host port %s\n", m->name, m->forwards.items[j]);
+			printf("  %s: %s\n", m->name, cmd_forward_text(m->forwards.items[j], forward, sizeof(forward)));
 	}
 	printf("Be root on it:   uml-lab shell %s%s%s\n", s->name, s->machine_count > 1 ? "/" : "",
 	       s->machine_count > 1 ? s->machines[0].name : "");
