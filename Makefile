@@ -53,6 +53,7 @@ STATIC_FILES := $(addprefix $(B)/,$(STATIC_PROGRAMS))
 
 .PHONY: all
 all: $(BIN_FILES) $(STATIC_FILES)
+	@:
 
 # Flags that need pkg-config are computed lazily, once.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $$(call pkg,--cflags))$(PKG_CFLAGS)
@@ -107,10 +108,11 @@ DEPS_LINT := clang-format shellcheck cppcheck man-db
 .PHONY: deps deps-check deps-lint
 deps:
 	@tests/deps $(DEPS_BUILD) $(DEPS_RUN)
-deps-check: deps
-	@tests/deps $(DEPS_CHECK)
-deps-lint: deps
-	@tests/deps $(DEPS_LINT)
+# All at once, so that a person without root is asked once.
+deps-check:
+	@tests/deps $(DEPS_BUILD) $(DEPS_RUN) $(DEPS_CHECK)
+deps-lint:
+	@tests/deps $(DEPS_BUILD) $(DEPS_RUN) $(DEPS_LINT)
 
 # ---- README's two commands ----
 
