@@ -39,11 +39,10 @@ static int append(struct cow_chain *chain, struct cow_file *f, struct error *err
 	return 0;
 }
 
-static bool contains(const struct cow_chain *chain, const struct cow_file *f)
+bool cow_chain_contains(const struct cow_chain *chain, const struct stat *st)
 {
 	for (size_t i = 0; i < chain->count; i++)
-		if (chain->files[i]->stat.st_dev == f->stat.st_dev &&
-		    chain->files[i]->stat.st_ino == f->stat.st_ino)
+		if (chain->files[i]->stat.st_dev == st->st_dev && chain->files[i]->stat.st_ino == st->st_ino)
 			return true;
 	return false;
 }
@@ -133,7 +132,7 @@ static int descend(struct cow_chain *chain, const struct cow_open_options *o, si
 
 		if (!b)
 			return -1;
-		if (contains(chain, b)) {
+		if (cow_chain_contains(chain, &b->stat)) {
 			error_set(err, ERROR_FAILED, "%s stands on %s, which stands on it: a cycle",
 				  last->path, b->path);
 			cow_file_free(b);

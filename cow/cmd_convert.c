@@ -95,9 +95,17 @@ static char *scratch(const char *out, struct error *err)
 	return steal_ptr(&path);
 }
 
-/* Puts the finished file in its place. */
+/* Puts the finished file in its place. What is replaced must not be in use. */
 static int publish(char **from, const char *to, bool force, struct error *err)
 {
+	const struct cow_open_options lock = {.writable = true, .partial = true};
+	cleanup_cow_chain struct cow_chain *replaced = NULL;
+
+	if (force && file_exists(to)) {
+		replaced = cow_chain_open(to, &lock, err);
+		if (!replaced)
+			return -1;
+	}
 	if (force ? rename(*from, to) : link(*from, to))
 		return error_errno(err, errno, "cannot create %s", to);
 	if (force)

@@ -89,6 +89,15 @@ int cow_header_for(struct cow_header *h, const char *backing, bool digest, char 
 	return 0;
 }
 
+/* Replacing a file that the backing file stands on would leave nothing to stand on. */
+static int guard_target(struct cow_temp *temp, const char *backing, struct error *err)
+{
+	const struct cow_open_options look = {.no_lock = true, .partial = true, .any_backing = true};
+	cleanup_chain struct cow_chain *chain = cow_chain_open(backing, &look, err);
+
+	return chain ? cow_temp_guard(temp, chain, err) : -1;
+}
+
 int cow_create(const char *path, const char *backing, const struct cow_create_options *options,
 	       struct error *err)
 {
@@ -101,7 +110,8 @@ int cow_create(const char *path, const char *backing, const struct cow_create_op
 		options = &defaults;
 	if (!h)
 		return error_oom(err);
-	if (cow_header_for(h, backing, options->digest, digest, err) || cow_temp_open(&temp, path, err))
+	if (cow_header_for(h, backing, options->digest, digest, err) || cow_temp_open(&temp, path, err) ||
+	    (options->replace && guard_target(&temp, backing, err)))
 		return -1;
 	if (cow_write_empty(temp.fd, h, err) || cow_note_backing(temp.fd, path, h, digest, err))
 		return error_prefix(err, "%s", path);

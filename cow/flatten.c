@@ -27,7 +27,7 @@ int cow_flatten(struct cow_chain *chain, const char *out, bool replace, bool dur
 	struct cow_copier copier;
 	int ret;
 
-	if (cow_temp_open(&temp, out, err))
+	if (cow_temp_open(&temp, out, err) || (replace && cow_temp_guard(&temp, chain, err)))
 		return -1;
 	copier = (struct cow_copier){.out = temp.fd, .fresh = true};
 	if (ftruncate(temp.fd, (off_t)chain->size))

@@ -91,16 +91,23 @@ static inline uint64_t cow_file_place(const struct cow_file *f, uint64_t at)
 
 struct cow_temp {
 	int fd;
+	int guard;         /* the file to be replaced, locked; -1 for none */
 	char *path, *temp; /* final and temporary name; temp is NULL once published */
 };
 #define COW_TEMP_INIT                                                                                        \
 	{                                                                                                    \
-		.fd = -1                                                                                     \
+		.fd = -1, .guard = -1                                                                        \
 	}
 #define cleanup_temp cleanup_with(cow_temp_drop)
 
 /* Makes an empty file beside path, mode 0600. */
 int cow_temp_open(struct cow_temp *t, const char *path, struct error *err);
+/*
+ * Before a file that is there is replaced by something else: refuses one that is
+ * part of the chain the new content comes from (may be NULL), and one in use by
+ * others, and keeps those out until the new file is in place.
+ */
+int cow_temp_guard(struct cow_temp *t, const struct cow_chain *from, struct error *err);
 /*
  * Gives it its final name, over a file that is there only if `replace`. With
  * `durable` it survives a crash of the host from then on. The descriptor stays open.
@@ -188,6 +195,9 @@ int cow_match(const struct cow_file *f, const struct cow_file *backing, enum cow
 /* cow_chain_open() with the first `writable` files opened and locked for writing. */
 struct cow_chain *cow_chain_open_writable(const char *path, const struct cow_open_options *options,
 					  size_t writable, struct error *err);
+
+/* Whether a file is part of the chain. */
+bool cow_chain_contains(const struct cow_chain *chain, const struct stat *st);
 
 /* The chain without its first n files: shares them, is not to be closed. */
 static inline struct cow_chain cow_chain_below(const struct cow_chain *c, size_t n)

@@ -27,7 +27,8 @@ static int squash(const struct cow_chain *chain, size_t n, const char *out, bool
 	cleanup_build struct cow_build b = COW_BUILD_INIT;
 	bool in_place = str_eq(out, top->path);
 
-	if (cow_build_begin(&b, out, chain->files[n]->path, err) || gather(&b, chain, n, err))
+	if (cow_build_begin(&b, out, chain->files[n]->path, err) ||
+	    (!in_place && replace && cow_temp_guard(&b.temp, chain, err)) || gather(&b, chain, n, err))
 		return -1;
 	return cow_build_finish(&b, in_place ? top : NULL, in_place || replace, err);
 }
@@ -101,15 +102,6 @@ static int check_sizes(const struct cow_chain *content, const struct cow_chain *
 	return 0;
 }
 
-static int stands_on(const struct cow_chain *chain, const struct cow_file *f)
-{
-	for (size_t i = 0; i < chain->count; i++)
-		if (chain->files[i]->stat.st_dev == f->stat.st_dev &&
-		    chain->files[i]->stat.st_ino == f->stat.st_ino)
-			return true;
-	return false;
-}
-
 /* An overlay over base that shows what content holds. */
 static int express(const struct cow_chain *content, const struct cow_chain *base, const char *out,
 		   const struct cow_file *old, bool replace, struct error *err)
@@ -117,8 +109,11 @@ static int express(const struct cow_chain *content, const struct cow_chain *base
 	cleanup_build struct cow_build b = COW_BUILD_INIT;
 	struct difference d = {.build = &b, .content = content};
 
-	if (check_sizes(content, base, err) || cow_build_begin(&b, out, base->files[0]->path, err) ||
-	    cow_compare(content, base, 0, content->sectors, true, store_difference, &d, err))
+	if (check_sizes(content, base, err) || cow_build_begin(&b, out, base->files[0]->path, err))
+		return -1;
+	if (!old && replace && (cow_temp_guard(&b.temp, content, err) || cow_temp_guard(&b.temp, base, err)))
+		return -1;
+	if (cow_compare(content, base, 0, content->sectors, true, store_difference, &d, err))
 		return -1;
 	return cow_build_finish(&b, old, replace, err);
 }
@@ -161,7 +156,7 @@ int cow_rebase(const char *file, const char *backing, bool header_only,
 	base = cow_chain_open(backing, options, err);
 	if (!base)
 		return error_prefix(err, "the new backing file");
-	if (stands_on(base, chain->files[0]))
+	if (cow_chain_contains(base, &chain->files[0]->stat))
 		return error_set(err, ERROR_FAILED, "%s stands on %s itself", backing, file);
 	return express(chain, base, chain->files[0]->path, chain->files[0], true, err);
 }

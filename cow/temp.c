@@ -46,6 +46,23 @@ int cow_temp_open(struct cow_temp *t, const char *path, struct error *err)
 	return 0;
 }
 
+int cow_temp_guard(struct cow_temp *t, const struct cow_chain *from, struct error *err)
+{
+	struct stat st;
+
+	if (stat(t->path, &st))
+		return 0;
+	if (from && cow_chain_contains(from, &st))
+		return error_set(err, ERROR_FAILED, "%s would be replaced, but %s stands on it", t->path,
+				 from->files[0]->path);
+	if (t->guard >= 0)
+		return 0;
+	t->guard = open(t->path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	if (t->guard < 0)
+		return error_errno(err, errno, "cannot replace %s", t->path);
+	return cow_lock(t->guard, t->path, COW_LOCK_WRITE, err);
+}
+
 static int sync_folder(const char *path, struct error *err)
 {
 	cleanup_free char *folder = NULL, *name = NULL;
@@ -92,6 +109,8 @@ void cow_temp_drop(struct cow_temp *t)
 		unlink(t->temp);
 	if (t->fd >= 0)
 		close(t->fd);
+	if (t->guard >= 0)
+		close(t->guard);
 	free(t->temp);
 	free(t->path);
 	*t = (struct cow_temp)COW_TEMP_INIT;
