@@ -49,12 +49,12 @@ compare_tree() {
 	mkdir "$1/back"
 	tar -C "$1/back" -xf "$1/back.tar" || fail "the archive from the guest"
 	diff -r --no-dereference -x fifo "$1/tree" "$1/back/copied" || fail "the tree came back changed"
-	tar -tvf "$1/tree.tar" --full-time | sed 's# \./# #' | sort -k6 | grep -v ' $' >"$1/one"
-	tar -tvf "$1/back.tar" --full-time | sed 's# copied/# #g' | sort -k6 | grep -v ' $' >"$1/two"
+	tar --numeric-owner -tvf "$1/tree.tar" --full-time | sed 's# \./# #' | tr -s ' ' | sort -k6 | grep -v ' $' >"$1/one"
+	tar --numeric-owner -tvf "$1/back.tar" --full-time | sed 's# copied/# #g' | tr -s ' ' | sort -k6 | grep -v ' $' >"$1/two"
 	# Which of two hard links comes first is the archive's choice.
 	diff <(grep -v 'a/hard\|a/file$' "$1/one") <(grep -v 'a/hard\|a/file$' "$1/two") || fail "owners, modes or times changed"
 	same "$(grep -c 'link to' "$1/two")" 1 "hard links"
-	same "$(grep -c '^.r.*a/\(file\|hard\).*2001-02-03\|2001-02-03.*a/\(file\|hard\)$' "$1/two")" "$(grep -c 2001-02-03 "$1/two")"
+	grep -q '2001-02-03 04:05:06.789.* a/' "$1/two" || fail "the time of a file changed"
 }
 
 # As docker export leaves it: programs, no init.

@@ -382,6 +382,8 @@ static void timed(struct host *h, struct run *r, int64_t now)
 		host_send(h, FRAME_CREDIT, r->channel, &credit, sizeof(credit));
 		r->credit_owed = 0;
 	}
+	if (r->after_output && !r->out_bytes)
+		return;
 	if (r->signal_after_ms && now >= r->begun + r->signal_after_ms && r->started && !r->done) {
 		host_send(h, FRAME_SIGNAL, r->channel, &signo, sizeof(signo));
 		r->signal_after_ms = 0;

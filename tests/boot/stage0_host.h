@@ -62,6 +62,7 @@ struct run {
 	int64_t credit_delay_ms;	/* a slow reader: gives its credit so late */
 	int signal_after_ms, signo;	/* sends a signal */
 	int close_after_ms;		/* FRAME_CLOSE */
+	bool after_output;		/* neither before it has said something */
 	int output_fd;			/* > 0: output goes there too */
 	/* Results */
 	bool started, done;

@@ -57,7 +57,7 @@ static bool mount_disk(struct host *h, const char *mounted)
 	host_send_text(h, FRAME_CONFIG, 0, "interface\teth0\t" HOST_MAC "\ndhcp\teth0\n");
 	host_send_text(h, FRAME_CONFIG, 0, "slirp\teth0\t10.0.2.15/24\t10.0.2.2\n");
 	host_send(h, FRAME_MOUNT, 0, NULL, 0);
-	if (!check(host_phase(h, mounted, 15000), mounted))
+	if (!host_phase(h, mounted, 15000))
 		return false;
 	since(h, "mounted");
 	return true;
@@ -134,10 +134,11 @@ static void check_signals(struct host *h)
 {
 	struct run r[] = {
 		{ .argv = ARGV("sleep", "1000"), .signal_after_ms = 100, .signo = SIGTERM, .keep_open = true },
-		{ .argv = SHELL("trap 'exit 9' INT; while :; do sleep 0.05; done"), .signal_after_ms = 200,
-		  .signo = SIGINT, .keep_open = true },
+		{ .argv = SHELL("trap 'exit 9' INT; echo; while :; do sleep 0.05; done"), .signal_after_ms = 1,
+		  .signo = SIGINT, .keep_open = true, .after_output = true },
 		{ .argv = ARGV("sleep", "1000"), .close_after_ms = 100, .keep_open = true },
-		{ .argv = SHELL("trap '' HUP; sleep 1000; sleep 1000"), .close_after_ms = 1000, .keep_open = true },
+		{ .argv = SHELL("trap '' HUP; echo; sleep 1000; sleep 1000"), .close_after_ms = 1, .keep_open = true,
+		  .after_output = true },
 		{ .argv = ARGV("true"), .signal_after_ms = 0, .input_bytes = 0, .flags = 64 },
 	};
 
@@ -346,7 +347,7 @@ static void test_broken(struct host *h)
 
 static void test_boot(struct host *h, bool full)
 {
-	if (!mount_disk(h, "mounted first"))
+	if (!check(mount_disk(h, "mounted first"), "mounted first"))
 		return;
 	if (full)
 		check_copy_in(h);
@@ -382,7 +383,7 @@ int main(int argc, char **argv)
 	host_end(&h);
 	if (full && !failures) {
 		host_start(&h, kernel.path, initramfs, argv[2], work);
-		if (mount_disk(&h, "mounted again"))
+		if (check(mount_disk(&h, "mounted again"), "mounted again"))
 			shut_down(&h);
 		host_end(&h);
 	}

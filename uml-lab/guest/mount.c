@@ -105,7 +105,9 @@ static void kernel_says(const char *device, char *out, size_t size)
 			last = line;
 	if (!last)
 		return;
-	bracket = strstr(last, "] ");
+	if (*last == '<')	/* "<4>", the level */
+		last += strcspn(last, ">") + 1;
+	bracket = *last == '[' ? strstr(last, "] ") : NULL;
 	snprintf(out, size, " (the kernel: %.200s)", bracket ? bracket + 2 : last);
 }
 

@@ -125,6 +125,7 @@ void power_end(bool reboot_after)
 	const struct timespec step = { .tv_nsec = 10 * 1000 * 1000 };
 
 	kill(-1, SIGTERM);
+	kill(-1, SIGHUP);	/* interactive shells ignore the other */
 	kill(-1, SIGCONT);
 	while (guest_now_ms() < end && (waitpid(-1, NULL, WNOHANG) >= 0 || errno != ECHILD))
 		nanosleep(&step, NULL);
@@ -173,8 +174,13 @@ void power_shut_down(const struct agent *a, bool reboot_after)
 		go_down(reboot_after);
 	else if (a->systemd)
 		kill(1, SIGRTMIN + (reboot_after ? 5 : 4));
-	else if (a->own_init || init_is_busybox())
-		kill(1, reboot_after ? SIGTERM : SIGUSR2);
-	else
+	else if (!a->own_init && !init_is_busybox())
 		run_program(reboot_after);
+	else
+		kill(1, reboot_after ? SIGTERM : SIGUSR2);
+	/* Our own init waits for all to end; nothing is left for the agent to do. */
+	if (a->own_init) {
+		signal(SIGTERM, SIG_DFL);
+		signal(SIGHUP, SIG_DFL);
+	}
 }

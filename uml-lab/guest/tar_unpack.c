@@ -134,11 +134,13 @@ static int unpack_node(struct unpack *u, const struct tar_entry *e, struct fault
 	static const mode_t types[] = {
 		[TAR_CHARACTER] = S_IFCHR, [TAR_BLOCK_DEVICE] = S_IFBLK, [TAR_FIFO] = S_IFIFO,
 	};
+	struct timespec times[2] = { { .tv_nsec = UTIME_NOW }, e->mtime };
 
 	if (mknodat(u->folder, e->name, types[e->kind] | 0600, makedev(e->major, e->minor)) < 0 ||
 	    fchownat(u->folder, e->name, e->uid, e->gid, AT_SYMLINK_NOFOLLOW) < 0 ||
 	    fchmodat(u->folder, e->name, e->mode, 0) < 0)
 		return fault_errno(f, errno, "cannot make the node %s", e->name);
+	utimensat(u->folder, e->name, times, AT_SYMLINK_NOFOLLOW);
 	return 0;
 }
 
