@@ -72,6 +72,9 @@ void cli_help(const struct cli_program *program, const struct cli_command *comma
 /* Writes a completion script ("bash" or "zsh") for the program. */
 int cli_completion(const struct cli_program *program, const char *shell, FILE *out, struct error *err);
 
+/* Writes the program's man page: all its verbs and their options; tail is roff that is put after them. */
+void cli_man(const struct cli_program *program, const char *section, const char *tail, FILE *out);
+
 /* Whether colours, progress bars and the like are welcome on this stream: a terminal, and NO_COLOR unset for colour. */
 bool cli_is_terminal(FILE *stream);
 bool cli_colour(FILE *stream);
