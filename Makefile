@@ -100,9 +100,9 @@ $(foreach p,$(STATIC_PROGRAMS),$(eval $(call static_rule,$(p))))
 # To build; to run labs; to test. Debian's own packages only.
 DEPS_BUILD := gcc make pkg-config libc6-dev libyaml-dev libarchive-dev libjansson-dev libext2fs-dev comerr-dev \
 	libslirp-dev libvdeplug-dev libfuse3-dev libglib2.0-dev
-DEPS_RUN := user-mode-linux busybox-static e2fsprogs mmdebstrap fakechroot fakeroot vde2
+DEPS_RUN := user-mode-linux busybox-static e2fsprogs mmdebstrap fakechroot fakeroot vde2 procps
 DEPS_CHECK := libcunit1-dev patchelf kmod python3 tmux uml-utilities qemu-utils fuse3 curl attr acl libcap2-bin xfsprogs \
-	zstd xz-utils debian-archive-keyring procps util-linux python3-jsonschema python3-yaml iproute2
+	zstd xz-utils debian-archive-keyring util-linux python3-jsonschema python3-yaml iproute2
 DEPS_LINT := clang-format shellcheck cppcheck man-db
 
 .PHONY: deps deps-check deps-lint

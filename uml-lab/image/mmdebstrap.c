@@ -56,6 +56,20 @@ static const char guard[] =
 	"fi\n"
 	"exit $status\n";
 
+/*
+ * Under fakechroot the host's loader looks for libraries where LD_LIBRARY_PATH
+ * says, and mmdebstrap fills that from the image's ld.so.conf before the first
+ * package is configured. systemd's programs have a library in a folder of
+ * their own, which they name by a path that leads to the host's: on a host
+ * without systemd they would find none, on others perhaps a different version.
+ */
+static const char add_systemd_libraries[] =
+	"--setup-hook=umask 022; mkdir -p \"$1/etc/ld.so.conf.d\"\n"
+	"for libc in /usr/lib/*-linux-gnu*/libc.so.6; do\n"
+	"	folder=${libc%/*}/systemd; mkdir -p \"$1$folder\"; echo \"$folder\"\n"
+	"done >\"$1/etc/ld.so.conf.d/systemd.conf\"";
+static const char remove_systemd_libraries[] = "--customize-hook=rm \"$1/etc/ld.so.conf.d/systemd.conf\"";
+
 /* ---- which way ---- */
 
 static bool has_program(const char *name)
@@ -166,6 +180,9 @@ static int arguments(struct strv *argv, const char *mode, const char *suite, con
 		result = strv_add(argv, start[i], err);
 	if (result || strv_addf(argv, err, "--mode=%s", mode) ||
 	    strv_addf(argv, err, "--include=%s", packages) || add_proxies(argv, err))
+		return -1;
+	if (str_eq(mode, "fakechroot") &&
+	    (strv_add(argv, add_systemd_libraries, err) || strv_add(argv, remove_systemd_libraries, err)))
 		return -1;
 	/* The archive to standard output, the sources from standard input. */
 	return strv_add(argv, suite, err) || strv_add(argv, "-", err) || strv_add(argv, "-", err) ? -1 : 0;
