@@ -1,16 +1,38 @@
-/* Flatten: a chain's disk as one raw image. */
+/*
+ * Flatten: a chain's disk as one raw image.
+ *
+ * Workers take pieces of the disk in turn, so that one reads while another
+ * writes; the chain is only read, and each has a buffer of its own. More than a
+ * few gain nothing: a file system lets one write to a file at a time.
+ */
+#include <pthread.h>
 #include <string.h>
 
 #include "cow/internal.h"
 #include "cow/ops.h"
 
-static int copy_disk(struct cow_chain *chain, struct cow_copier *copier, struct error *err)
+#define PIECE_SECTORS (8u << (20 - COW_SECTOR_SHIFT)) /* 8 MiB: a multiple of any alignment */
+#define WORKERS_MAX   3
+
+struct flatten {
+	const struct cow_chain *chain;
+	int out;
+	pthread_mutex_t mutex; /* for what follows */
+	uint64_t next;         /* first sector that nobody has taken */
+	bool failed;
+	struct error error; /* the first */
+};
+
+static int copy_piece(const struct flatten *f, struct cow_copier *copier, uint64_t start, uint64_t end,
+		      struct error *err)
 {
-	for (uint64_t s = 0; s < chain->sectors;) {
+	const struct cow_chain *chain = f->chain;
+
+	for (uint64_t s = start; s < end;) {
 		struct cow_extent e;
 		uint64_t at = s << COW_SECTOR_SHIFT, n;
 
-		cow_chain_run(chain, s, chain->sectors - s, &e);
+		cow_chain_run(chain, s, end - s, &e);
 		n = e.length << COW_SECTOR_SHIFT;
 		if (n > chain->size - at) /* a raw image need not end with a sector */
 			n = chain->size - at;
@@ -21,18 +43,75 @@ static int copy_disk(struct cow_chain *chain, struct cow_copier *copier, struct 
 	return 0;
 }
 
+/* The next piece, or false when there is none, or somebody failed. */
+static bool take(struct flatten *f, uint64_t *start, uint64_t *end)
+{
+	bool more;
+
+	pthread_mutex_lock(&f->mutex);
+	more = !f->failed && f->next < f->chain->sectors;
+	*start = f->next;
+	*end = *start + PIECE_SECTORS < f->chain->sectors ? *start + PIECE_SECTORS : f->chain->sectors;
+	if (more)
+		f->next = *end;
+	pthread_mutex_unlock(&f->mutex);
+	return more;
+}
+
+static void fail(struct flatten *f, const struct error *why)
+{
+	pthread_mutex_lock(&f->mutex);
+	if (!f->failed)
+		error_copy(&f->error, why);
+	f->failed = true;
+	pthread_mutex_unlock(&f->mutex);
+}
+
+static void *work(void *arg)
+{
+	struct flatten *f = arg;
+	struct cow_copier copier = {.out = f->out, .fresh = true};
+	struct error why = ERROR_INIT;
+	uint64_t start, end;
+
+	while (take(f, &start, &end))
+		if (copy_piece(f, &copier, start, end, &why))
+			fail(f, &why);
+	cow_copier_free(&copier);
+	return NULL;
+}
+
+/* Works with as many others as there are processors and pieces for; alone if no thread can be had. */
+static int copy_disk(const struct cow_chain *chain, int out, struct error *err)
+{
+	struct flatten f = {.chain = chain, .out = out, .mutex = PTHREAD_MUTEX_INITIALIZER};
+	long wanted = sysconf(_SC_NPROCESSORS_ONLN);
+	pthread_t others[WORKERS_MAX];
+	int count = 0;
+
+	if (wanted > WORKERS_MAX)
+		wanted = WORKERS_MAX;
+	if (wanted > (long)(chain->sectors / PIECE_SECTORS))
+		wanted = (long)(chain->sectors / PIECE_SECTORS);
+	while (count < wanted - 1 && !pthread_create(&others[count], NULL, work, &f))
+		count++;
+	work(&f);
+	for (int i = 0; i < count; i++)
+		pthread_join(others[i], NULL);
+	if (f.failed)
+		error_copy(err, &f.error);
+	return f.failed ? -1 : 0;
+}
+
 int cow_flatten(struct cow_chain *chain, const char *out, bool replace, bool durable, struct error *err)
 {
 	cleanup_temp struct cow_temp temp = COW_TEMP_INIT;
-	struct cow_copier copier;
-	int ret;
 
 	if (cow_temp_open(&temp, out, err) || (replace && cow_temp_guard(&temp, chain, err)))
 		return -1;
-	copier = (struct cow_copier){.out = temp.fd, .fresh = true};
 	if (ftruncate(temp.fd, (off_t)chain->size))
 		return error_errno(err, errno, "cannot set the size of %s", out);
-	ret = copy_disk(chain, &copier, err);
-	cow_copier_free(&copier);
-	return ret ? -1 : cow_temp_publish(&temp, replace, durable, err);
+	if (copy_disk(chain, temp.fd, err))
+		return -1;
+	return cow_temp_publish(&temp, replace, durable, err);
 }
