@@ -36,7 +36,7 @@ same "$(cksum <base.img)" "$sum" "the base changed"
 expect 0 uml-cow flatten o.cow model
 expect 0 uml-cow mount --overlay extra.cow o.cow m
 RANDOM=1
-for i in $(seq 1 60); do
+for _ in $(seq 1 60); do
 	n=$((RANDOM % 9000 + 1)) at=$(((RANDOM * 32768 + RANDOM) % 16700000))
 	head -c $n /dev/urandom >piece
 	for f in model m/disk; do

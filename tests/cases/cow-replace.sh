@@ -34,7 +34,7 @@ expect 5 uml-cow create -f -b base busy.cow
 expect 5 uml-cow flatten -f b.cow busy.cow
 expect 5 uml-cow convert -f --to raw b.cow busy.cow
 expect 5 uml-cow convert -f --to cow b.cow busy.cow
-touch done
+touch "done"
 wait $holder
 expect 0 uml-cow create -f -b base busy.cow
 expect 0 uml-cow flatten -f b.cow busy.cow

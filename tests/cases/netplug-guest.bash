@@ -112,6 +112,7 @@ host_files() {
 	python3 -u -m http.server 0 --bind 127.0.0.1 --directory "$T/www" >"$T/http" 2>&1 &
 	at_exit "kill $!"
 	wait_until 20 grep -q 'port [0-9]' "$T/http"
+	# shellcheck disable=SC2034 # for the cases
 	PORT=$(sed -n 's/.*port \([0-9]*\).*/\1/p' "$T/http" | head -n 1)
 }
 

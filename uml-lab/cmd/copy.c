@@ -6,7 +6,8 @@
 #include "uml-lab/cmd/cmd.h"
 #include "uml-lab/machine/client.h"
 
-/* The colon of SESSION/MACHINE:PATH, or NULL for a path of this host (which may hold a colon after a slash at its start or "./"). */
+/* The colon of SESSION/MACHINE:PATH, or NULL for a path of this host (which may hold a colon after a slash at its
+ * start or "./"). */
 static const char *guest_colon(const char *operand)
 {
 	const char *colon = strchr(operand, ':');

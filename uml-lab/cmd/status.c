@@ -11,7 +11,8 @@ struct status_options {
 };
 
 static const struct cli_option options[] = {
-	{"all", 'a', CLI_FLAG, offsetof(struct status_options, all), NULL, "all your sessions, also where one is meant by the folder"},
+	{"all", 'a', CLI_FLAG, offsetof(struct status_options, all), NULL,
+	 "all your sessions, also where one is meant by the folder"},
 	{"watch", 'w', CLI_FLAG, offsetof(struct status_options, watch), NULL, "show it again every second until Ctrl-C"},
 	{"json", 0, CLI_FLAG, offsetof(struct status_options, json), NULL, "for scripts"},
 	{NULL},

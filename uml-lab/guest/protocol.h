@@ -40,69 +40,79 @@
 #include <assert.h>
 #include <stdint.h>
 
-#define FRAME_MAGIC 0x4c4d55u	/* "UML" with FRAME_VERSION in the top byte: see FRAME_START */
-#define FRAME_VERSION 1u
-#define FRAME_START (FRAME_MAGIC | FRAME_VERSION << 24)
-#define FRAME_PAYLOAD_MAX 16384u	/* bytes in one frame */
-#define FRAME_WINDOW (256u * 1024u)	/* bytes under way on one stream */
-#define FRAME_CHANNELS_MAX 64u		/* channels at once for one machine */
-#define FRAME_LINE_WINDOW 3584u		/* bytes under way from host to agent, on all channels together: "The line's own window" */
+#define FRAME_MAGIC        0x4c4d55u /* "UML" with FRAME_VERSION in the top byte: see FRAME_START */
+#define FRAME_VERSION      1u
+#define FRAME_START        (FRAME_MAGIC | FRAME_VERSION << 24)
+#define FRAME_PAYLOAD_MAX  16384u         /* bytes in one frame */
+#define FRAME_WINDOW       (256u * 1024u) /* bytes under way on one stream */
+#define FRAME_CHANNELS_MAX 64u            /* channels at once for one machine */
+#define FRAME_LINE_WINDOW                                                                                    \
+	3584u /* bytes under way from host to agent, on all channels together: "The line's own window" */
 
 struct frame {
-	uint32_t start;		/* FRAME_START */
-	uint16_t type;		/* enum frame_type */
-	uint16_t length;	/* bytes of payload that follow, ≤ FRAME_PAYLOAD_MAX */
-	uint32_t channel;	/* 0: the machine as a whole */
+	uint32_t start;   /* FRAME_START */
+	uint16_t type;    /* enum frame_type */
+	uint16_t length;  /* bytes of payload that follow, ≤ FRAME_PAYLOAD_MAX */
+	uint32_t channel; /* 0: the machine as a whole */
 } __attribute__((packed));
 static_assert(sizeof(struct frame) == 12, "frame header is 12 bytes on the wire");
 
 enum frame_type {
 	/* Agent → host, channel 0 */
-	FRAME_HELLO = 1,	/* struct frame_hello; stage-0 runs, the root disk is not yet mounted */
-	FRAME_PHASE = 2,	/* text "PHASE[ detail]": see below */
-	FRAME_LOG = 3,		/* text for the machine's log */
-	FRAME_TAKEN = 4,	/* u32: bytes that the agent has read from the line since the last TAKEN */
+	FRAME_HELLO = 1, /* struct frame_hello; stage-0 runs, the root disk is not yet mounted */
+	FRAME_PHASE = 2, /* text "PHASE[ detail]": see below */
+	FRAME_LOG = 3,   /* text for the machine's log */
+	FRAME_TAKEN = 4, /* u32: bytes that the agent has read from the line since the last TAKEN */
 
 	/* Host → agent, channel 0 */
-	FRAME_CONFIG = 16,	/* text, may be split over several frames (concatenated): see "Configuration" */
-	FRAME_MOUNT = 17,	/* configuration is whole: mount the root disk; answered by PHASE mounted|failed */
-	FRAME_BOOT = 18,	/* hand over to the image's init; answered by PHASE init, later PHASE ready */
-	FRAME_SET_UP = 19,	/* record in the root file system that the first start is complete; answered by PHASE set-up */
-	FRAME_SHUTDOWN = 20,	/* payload "poweroff" or "reboot": through the guest's init */
-	FRAME_CONSOLE_SIZE = 21,/* struct frame_size, for the login console's terminals */
-	FRAME_FREEZE = 22,	/* sync and freeze file systems; answered by PHASE frozen|failed */
-	FRAME_THAW = 23,	/* answered by PHASE thawed */
-	FRAME_PING = 24,	/* answered by PHASE pong */
+	FRAME_CONFIG = 16, /* text, may be split over several frames (concatenated): see "Configuration" */
+	FRAME_MOUNT = 17,  /* configuration is whole: mount the root disk; answered by PHASE mounted|failed */
+	FRAME_BOOT = 18,   /* hand over to the image's init; answered by PHASE init, later PHASE ready */
+	FRAME_SET_UP = 19, /* record in the root file system that the first start is complete; answered by
+			      PHASE set-up */
+	FRAME_SHUTDOWN = 20,     /* payload "poweroff" or "reboot": through the guest's init */
+	FRAME_CONSOLE_SIZE = 21, /* struct frame_size, for the login console's terminals */
+	FRAME_FREEZE = 22,       /* sync and freeze file systems; answered by PHASE frozen|failed */
+	FRAME_THAW = 23,         /* answered by PHASE thawed */
+	FRAME_PING = 24,         /* answered by PHASE pong */
 
 	/* Host (client) → agent, on a channel */
-	FRAME_EXEC = 32,	/* struct frame_exec + strings */
-	FRAME_DATA_IN = 33,	/* bytes for stdin (or the tar stream of PUT); empty: end of file */
-	FRAME_WINDOW_SIZE = 34,	/* struct frame_size for a channel with a terminal */
-	FRAME_SIGNAL = 35,	/* u32 signal number, to the foreground process group (terminal) or the process group */
-	FRAME_CLOSE = 36,	/* the client went away */
-	FRAME_PUT = 37,		/* destination path (absolute, no NUL): a tar stream on DATA_IN is unpacked there: see "Copies" */
-	FRAME_GET = 38,		/* source path: comes as a tar stream on DATA_OUT, names relative to its parent folder */
+	FRAME_EXEC = 32,        /* struct frame_exec + strings */
+	FRAME_DATA_IN = 33,     /* bytes for stdin (or the tar stream of PUT); empty: end of file */
+	FRAME_WINDOW_SIZE = 34, /* struct frame_size for a channel with a terminal */
+	FRAME_SIGNAL =
+		35, /* u32 signal number, to the foreground process group (terminal) or the process group */
+	FRAME_CLOSE = 36, /* the client went away */
+	FRAME_PUT = 37, /* destination path (absolute, no NUL): a tar stream on DATA_IN is unpacked there: see
+			   "Copies" */
+	FRAME_DATA_FILE =
+		39, /* struct frame_data_file: as DATA_IN, but the bytes lie in the spool: see "Bulk input" */
+	FRAME_GET =
+		38, /* source path: comes as a tar stream on DATA_OUT, names relative to its parent folder */
 
 	/* Agent → host (client), on a channel */
-	FRAME_STARTED = 48,	/* u32 pid in the guest */
-	FRAME_DATA_OUT = 49,	/* bytes of stdout (or of GET's tar stream); empty: end of file */
-	FRAME_DATA_ERR = 50,	/* bytes of stderr; empty: end of file */
-	FRAME_EXIT = 51,	/* u32 wait status as waitpid() gives it: the last frame of the channel */
-	FRAME_ERROR = 52,	/* u32 errno (0: none) + text: the request failed, last frame of the channel */
+	FRAME_STARTED = 48,  /* u32 pid in the guest */
+	FRAME_DATA_OUT = 49, /* bytes of stdout (or of GET's tar stream); empty: end of file */
+	FRAME_DATA_ERR = 50, /* bytes of stderr; empty: end of file */
+	FRAME_EXIT = 51,     /* u32 wait status as waitpid() gives it: the last frame of the channel */
+	FRAME_ERROR = 52,    /* u32 errno (0: none) + text: the request failed, last frame of the channel */
 
 	/* Both ways, on a channel */
-	FRAME_CREDIT = 64,	/* struct frame_credit */
+	FRAME_CREDIT = 64, /* struct frame_credit */
 
 	/* Client ↔ supervisor only; never reach the agent */
-	FRAME_STATUS = 96,	/* request: empty; answer: JSON text, may be split; an empty frame ends it */
-	FRAME_WATCH = 97,	/* request: empty; from now on STATE frames: the present state first, then each change */
-	FRAME_STATE = 98,	/* text "STATE[ detail]": see enum machine_state in machine.h */
-	FRAME_CONSOLE = 99,	/* request: struct frame_console: attaches to the login console */
-	FRAME_CONSOLE_DATA = 100,/* both ways: bytes of the console */
-	FRAME_STOP = 101,	/* struct frame_stop: shut the machine down; STATE frames follow until the socket closes */
-	FRAME_FAILED = 102,	/* answer to a request that can't be met: u32 enum error_kind + text */
-	FRAME_DONE = 103,	/* answer to a request that was met and has nothing to tell */
-	FRAME_FORWARD = 104,	/* text "add|remove|list IFACE SPEC": answered by DONE, FAILED or STATUS-like text */
+	FRAME_STATUS = 96, /* request: empty; answer: JSON text, may be split; an empty frame ends it */
+	FRAME_WATCH =
+		97, /* request: empty; from now on STATE frames: the present state first, then each change */
+	FRAME_STATE = 98,         /* text "STATE[ detail]": see enum machine_state in machine.h */
+	FRAME_CONSOLE = 99,       /* request: struct frame_console: attaches to the login console */
+	FRAME_CONSOLE_DATA = 100, /* both ways: bytes of the console */
+	FRAME_STOP = 101,   /* struct frame_stop: shut the machine down; STATE frames follow until the socket
+			       closes */
+	FRAME_FAILED = 102, /* answer to a request that can't be met: u32 enum error_kind + text */
+	FRAME_DONE = 103,   /* answer to a request that was met and has nothing to tell */
+	FRAME_FORWARD =
+		104, /* text "add|remove|list IFACE SPEC": answered by DONE, FAILED or STATUS-like text */
 };
 
 /*
@@ -121,26 +131,40 @@ enum frame_type {
  * CLOSE: SIGHUP, and SIGKILL a second later.
  */
 
+/*
+ * Bulk input. UML reads a serial line one byte per system call (chan_kern.c,
+ * chan_interrupt()): about 1 MB/s [T]. So where CONFIG names a spool folder and
+ * the agent could open it (PHASE spool, before PHASE mounted), the host may put the
+ * bytes of a DATA_IN into a file there, named by its number, and send DATA_FILE:
+ * it counts as a DATA_IN of that length. A number is used once. The agent removes the file.
+ */
+struct frame_data_file {
+	uint32_t number; /* decimal, the file's name */
+	uint32_t length; /* bytes, 1 … FRAME_PAYLOAD_MAX; the file is just as long */
+} __attribute__((packed));
+
 struct frame_hello {
-	uint32_t version;	/* FRAME_VERSION */
-	char release[60];	/* uname -r, NUL-terminated */
+	uint32_t version; /* FRAME_VERSION */
+	char release[60]; /* uname -r, NUL-terminated */
 } __attribute__((packed));
 
 struct frame_size {
-	uint16_t rows, columns;	/* 0: unknown */
+	uint16_t rows, columns; /* 0: unknown */
 } __attribute__((packed));
 
-enum frame_stream { STREAM_IN = 0, STREAM_OUT = 1 };	/* OUT: stdout and stderr together */
+enum frame_stream { STREAM_IN = 0, STREAM_OUT = 1 }; /* OUT: stdout and stderr together */
 
 struct frame_credit {
-	uint32_t stream;	/* enum frame_stream */
-	uint32_t bytes;		/* consumed by the receiver, > 0 */
+	uint32_t stream; /* enum frame_stream */
+	uint32_t bytes;  /* consumed by the receiver, > 0 */
 } __attribute__((packed));
 
-#define EXEC_TERMINAL 1u	/* stdin, stdout and stderr are one new pseudo-terminal, its session's controlling one */
-#define EXEC_LOGIN_SHELL 2u	/* argv is ignored: root's shell from /etc/passwd, as a login shell */
+#define EXEC_TERMINAL                                                                                        \
+	1u /* stdin, stdout and stderr are one new pseudo-terminal, its session's controlling one */
+#define EXEC_LOGIN_SHELL 2u /* argv is ignored: root's shell from /etc/passwd, as a login shell */
 
-/* After it: cwd NUL, argc strings each NUL-terminated, envc strings "K=V" each NUL-terminated. cwd "" is root's home. */
+/* After it: cwd NUL, argc strings each NUL-terminated, envc strings "K=V" each NUL-terminated. cwd "" is
+ * root's home. */
 struct frame_exec {
 	uint32_t flags;
 	uint16_t rows, columns;
@@ -148,14 +172,15 @@ struct frame_exec {
 } __attribute__((packed));
 
 struct frame_console {
-	uint32_t replay;	/* bytes of the log to send first */
+	uint32_t replay; /* bytes of the log to send first */
 	uint32_t read_only;
-	struct frame_size size;	/* of the client's terminal; the smallest of all clients' is what the guest gets */
+	struct frame_size
+		size; /* of the client's terminal; the smallest of all clients' is what the guest gets */
 } __attribute__((packed));
 
 struct frame_stop {
-	uint32_t force;		/* 1: no clean shutdown */
-	uint32_t timeout_ms;	/* for the clean shutdown, before force */
+	uint32_t force;      /* 1: no clean shutdown */
+	uint32_t timeout_ms; /* for the clean shutdown, before force */
 } __attribute__((packed));
 
 /*
@@ -169,19 +194,22 @@ struct frame_stop {
  * unknown first words are an error, so that host and guest can't disagree in
  * silence.
  *	hostname NAME
- *	root DEVICE				/dev/ubda; mounted read-write, its type found by trying ext4, ext3, ext2, xfs, btrfs
- *	init PATH				"" or missing: /sbin/init, /etc/init, /bin/init, else the agent itself acts as init
+ *	root DEVICE				/dev/ubda; mounted read-write, its type found by trying ext4, ext3,
+ *ext2, xfs, btrfs
+ *	init PATH				"" or missing: /sbin/init, /etc/init, /bin/init, else the agent
+ *itself acts as init
  *	interface NAME MAC			the vector device with this MAC is renamed and brought up
  *	address NAME ADDRESS/PREFIX
- *	dhcp NAME				the image's own manager may use DHCP; until then (and without one) the next two hold
- *	slirp NAME ADDRESS/PREFIX GATEWAY	what SLIRP's DHCP would give: set at once, and the route again after a link went down and up
- *	gateway ADDRESS
- *	nameserver ADDRESS
- *	search DOMAIN
- *	host ADDRESS NAME…			a line for /etc/hosts
- *	modules HOSTPATH RELEASE		hostfs folder with the kernel's modules, to be seen as /lib/modules/RELEASE
+ *	dhcp NAME				the image's own manager may use DHCP; until then (and without one)
+ *the next two hold slirp NAME ADDRESS/PREFIX GATEWAY	what SLIRP's DHCP would give: set at once, and the
+ *route again after a link went down and up gateway ADDRESS nameserver ADDRESS search DOMAIN host ADDRESS
+ *NAME…			a line for /etc/hosts
+ *	modules HOSTPATH RELEASE		hostfs folder with the kernel's modules, to be seen as
+ * /lib/modules/RELEASE spool HOSTPATH				hostfs folder for bulk input, open to the
+ *agent alone; answered by PHASE spool
  *	share NAME HOSTPATH MODE		hostfs folder, mounted at /shares/NAME; MODE: ro or rw
- *	console DEVICE				a terminal of the login console (tty0, tty1), for CONSOLE_SIZE and PHASE login
+ *	console DEVICE				a terminal of the login console (tty0, tty1), for CONSOLE_SIZE
+ *and PHASE login
  */
 
 #endif

@@ -88,7 +88,8 @@ struct watch_options {
 
 /*
  * Waits for all of them side by side. 0 when all reached the state; else -1 +
- * err naming each that did not, with its cause (ERROR_TIMEOUT only when time alone was short). Closes connections it is done with.
+ * err naming each that did not, with its cause (ERROR_TIMEOUT only when time alone was short). Closes connections it
+ * is done with.
  */
 int session_watch(struct watched *watched, size_t count, const struct watch_options *options, struct error *err);
 void watched_free(struct watched *watched, size_t count);

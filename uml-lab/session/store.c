@@ -180,7 +180,8 @@ static int parse_session(struct session *s, char *text, size_t length, const cha
 		*slash = '\0';
 	/* The marks count characters; what we write is ASCII up to the end of this part (strings are escaped). */
 	blank_session_part(&doc, root, text, length);
-	s->lab = lab_load_text(text, length, path, lab_folder, &(struct lab_load_options){.random_seed = s->seed, .skip_paths = true}, err);
+	s->lab = lab_load_text(text, length, path, lab_folder,
+			       &(struct lab_load_options){.random_seed = s->seed, .skip_paths = true}, err);
 	if (s->lab)
 		result = read_session_part(s, &doc, part, err);
 out:
