@@ -19,6 +19,7 @@ modes=(warm)
 # timed MODE PREPARE COMMAND: runs PREPARE, then COMMAND, appends COMMAND's milliseconds to $REPLY
 timed() {
 	eval "$2"
+	sync	# what the preparation wrote is not for the run to write
 	[ "$1" = cold ] && cold
 	local a=$EPOCHREALTIME
 	eval "$3" >/dev/null
