@@ -23,9 +23,9 @@ try_exec() { # KERNEL
 	expect 124 uml-lab exec --timeout 1s ex -- sleep 60
 	expect 0 uml-lab exec -n ex -- cat
 
-	# 3 MB in and out, byte for byte, also when the reader is slow.
-	head -c 3000000 /dev/urandom >"$T/big"
-	uml-lab exec ex -- cat <"$T/big" | cmp - "$T/big" || fail "3 MB came back different"
+	# 20 MB in and out, byte for byte, also when the reader is slow.
+	head -c 20000000 /dev/urandom >"$T/big"
+	uml-lab exec ex -- cat <"$T/big" | cmp - "$T/big" || fail "20 MB came back different"
 	uml-lab exec ex -- sh -c 'cat > /tmp/big; md5sum < /tmp/big' <"$T/big" | cut -c1-32 >"$T/sum"
 	same "$(cat "$T/sum")" "$(md5sum <"$T/big" | cut -c1-32)"
 	uml-lab exec ex -- cat /tmp/big | { sleep 2; md5sum; } | cut -c1-32 >"$T/sum"

@@ -313,6 +313,7 @@ static int agent_init(struct agent *a, int link, int order_fd)
 	if (a->epoll < 0 || a->channel_epoll < 0 || channel_init(a) < 0)
 		return -1;
 	a->notify = none;
+	a->spool = -1;
 	a->link = (struct source){ .fn = link_event, .fd = link, .epoll = a->epoll };
 	a->channels_ready = (struct source){ .fn = channels_event, .fd = a->channel_epoll, .epoll = a->epoll };
 	a->order = (struct source){ .fd = order_fd, .epoll = a->epoll };

@@ -59,6 +59,7 @@ struct agent {
 	struct config config;
 	bool first;			/* the overlay was never set up */
 	bool systemd, own_init;
+	int spool; /* the host's folder for bulk input, -1: none */
 	struct ready *ready;
 	struct channel *channels;
 	int64_t restore_at;		/* when to look after default routes, 0: not */

@@ -16,6 +16,7 @@
 #include "uml-lab/guest/network.h"
 #include "uml-lab/guest/ready.h"
 #include "uml-lab/guest/settings.h"
+#include "uml-lab/guest/spool.h"
 
 static void note(void *arg, const char *text)
 {
@@ -46,6 +47,20 @@ static void load_ipv6(struct agent *a)
 		agent_log(a, "%s", f.text);
 }
 
+/* The line does without it. */
+static void open_spool(struct agent *a)
+{
+	struct fault f;
+
+	if (!a->config.spool[0] || a->spool >= 0)
+		return;
+	a->spool = spool_open(a->config.spool, &f);
+	if (a->spool < 0)
+		agent_log(a, "%s", f.text);
+	else
+		agent_phase(a, "spool");
+}
+
 /* Drivers are loaded only for a disk that needs them: ubd is built in. */
 static int mount_image(struct agent *a, struct fault *f)
 {
@@ -68,7 +83,12 @@ void agent_mount(struct agent *a)
 	}
 	config_free(&a->config);
 	if (config_parse(&a->config, (char *)a->config_text.data + a->config_text.start, a->config_text.length,
-			 &f) < 0 || mount_image(a, &f) < 0) {
+			 &f) < 0) {
+		agent_phase(a, "failed %s", f.text);
+		return;
+	}
+	open_spool(a);
+	if (mount_image(a, &f) < 0) {
 		agent_phase(a, "failed %s", f.text);
 		return;
 	}

@@ -38,6 +38,7 @@
 #include "uml-lab/guest/channel.h"
 #include "uml-lab/guest/exec.h"
 #include "uml-lab/guest/mount.h"
+#include "uml-lab/guest/spool.h"
 
 #define LINGER_MS 100		/* for output of processes that the child left behind */
 #define KILL_AFTER_MS 1000	/* from FRAME_CLOSE's SIGHUP to SIGKILL */
@@ -559,7 +560,7 @@ static void start(struct agent *a, const struct frame_view *v)
 	free(path);
 }
 
-static void data_in(struct agent *a, struct channel *c, const struct frame_view *v)
+static void take_input(struct agent *a, struct channel *c, const uint8_t *data, uint32_t length)
 {
 	static const char end_of_file = 4;	/* ^D, VEOF of a new terminal */
 
@@ -567,22 +568,33 @@ static void data_in(struct agent *a, struct channel *c, const struct frame_view 
 		violation(a, c, "data after the end of the input");
 		return;
 	}
-	if (v->length > c->window_in) {
+	if (length > c->window_in) {
 		violation(a, c, "more input than the window allows");
 		return;
 	}
-	c->window_in -= v->length;
-	c->input_end = v->length == 0;
+	c->window_in -= length;
+	c->input_end = length == 0;
 	if (c->in.fd < 0) {
-		consumed(a, c, v->length);
+		consumed(a, c, length);
 		return;
 	}
-	if (buffer_add(&c->input, v->payload, v->length) < 0 ||
+	if (buffer_add(&c->input, data, length) < 0 ||
 	    (c->input_end && c->terminal && buffer_add(&c->input, &end_of_file, 1) < 0)) {
 		violation(a, c, "no memory for the input");
 		return;
 	}
 	flush_input(a, c);
+}
+
+static void data_file(struct agent *a, struct channel *c, const struct frame_view *v)
+{
+	static uint8_t data[FRAME_PAYLOAD_MAX];
+	uint32_t length = v->length == sizeof(struct frame_data_file) ? frame_u32(v->payload + 4) : 0;
+
+	if (!length || length > sizeof(data) || spool_take(a->spool, frame_u32(v->payload), data, length) < 0)
+		violation(a, c, "bulk input that is not there");
+	else
+		take_input(a, c, data, length);
 }
 
 static void credit(struct agent *a, struct channel *c, const struct frame_view *v)
@@ -630,7 +642,10 @@ static void continue_channel(struct agent *a, struct channel *c, const struct fr
 {
 	switch (v->type) {
 	case FRAME_DATA_IN:
-		data_in(a, c, v);
+		take_input(a, c, v->payload, v->length);
+		return;
+	case FRAME_DATA_FILE:
+		data_file(a, c, v);
 		return;
 	case FRAME_CREDIT:
 		credit(a, c, v);
@@ -664,4 +679,6 @@ void channel_frame(struct agent *a, const struct frame_view *v)
 	c = find(a, v->channel);
 	if (c)
 		continue_channel(a, c, v);
+	else if (v->type == FRAME_DATA_FILE && v->length == sizeof(struct frame_data_file))
+		spool_drop(a->spool, frame_u32(v->payload));
 }

@@ -206,6 +206,13 @@ static int set_modules(struct config *c, struct fields *l, struct fault *f)
 	return copy(c->modules_release, sizeof(c->modules_release), l->field[1], "release", f);
 }
 
+static int set_spool(struct config *c, struct fields *l, struct fault *f)
+{
+	if (l->field[0][0] != '/')
+		return fault_set(f, "bad spool folder '%s'", l->field[0]);
+	return copy(c->spool, sizeof(c->spool), l->field[0], "spool folder", f);
+}
+
 static int set_share(struct config *c, struct fields *l, struct fault *f)
 {
 	struct config_share *s = &c->shares[c->share_count];
@@ -252,6 +259,7 @@ static const struct word {
 	{ "search", 1, 1, set_search },
 	{ "host", 2, FIELDS_MAX, set_host },
 	{ "modules", 2, 2, set_modules },
+	{ "spool", 1, 1, set_spool },
 	{ "share", 3, 3, set_share },
 	{ "console", 1, 1, set_console },
 };

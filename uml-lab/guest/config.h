@@ -43,6 +43,7 @@ struct config {
 	struct buffer resolv;		/* lines for /etc/resolv.conf */
 	struct buffer hosts;		/* lines for /etc/hosts */
 	char modules[PATH_MAX], modules_release[65];	/* "": none */
+	char spool[PATH_MAX];				/* "": none */
 	struct config_share shares[CONFIG_SHARES_MAX];
 	int share_count;
 	char consoles[CONFIG_CONSOLES_MAX][16];		/* "tty0" */

@@ -170,7 +170,7 @@ bool mount_is_point(const char *path)
 }
 
 /* mount(2) with the host's path as data is what all kernels from 6.1 to 7.2 understand. */
-static int mount_hostfs(const char *path, const char *target, bool writable, struct fault *f)
+int mount_hostfs(const char *path, const char *target, bool writable, struct fault *f)
 {
 	unsigned long flags = MS_NOSUID | MS_NODEV | (writable ? 0 : MS_RDONLY);
 

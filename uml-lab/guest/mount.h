@@ -24,6 +24,9 @@ int mount_root(const char *device, struct fault *f);
  */
 void mount_extras(const struct config *c, mount_note_fn note, void *arg);
 
+/* Mounts a folder of the host at target, a path that is there. 0 or -1 + f. */
+int mount_hostfs(const char *path, const char *target, bool writable, struct fault *f);
+
 /* Whether a file system is mounted at this absolute path. */
 bool mount_is_point(const char *path);
 

@@ -170,6 +170,11 @@ static bool init_is_busybox(void)
 
 void power_shut_down(const struct agent *a, bool reboot_after)
 {
+	/* Our own init ends all others first, and nothing is left for the agent to do. */
+	if (a->own_init) {
+		signal(SIGTERM, SIG_DFL);
+		signal(SIGHUP, SIG_DFL);
+	}
 	if (a->stage < STAGE_BOOTING)
 		go_down(reboot_after);
 	else if (a->systemd)
@@ -178,9 +183,4 @@ void power_shut_down(const struct agent *a, bool reboot_after)
 		run_program(reboot_after);
 	else
 		kill(1, reboot_after ? SIGTERM : SIGUSR2);
-	/* Our own init waits for all to end; nothing is left for the agent to do. */
-	if (a->own_init) {
-		signal(SIGTERM, SIG_DFL);
-		signal(SIGHUP, SIG_DFL);
-	}
 }

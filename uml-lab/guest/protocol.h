@@ -89,6 +89,7 @@ enum frame_type {
 		39, /* struct frame_data_file: as DATA_IN, but the bytes lie in the spool: see "Bulk input" */
 	FRAME_GET =
 		38, /* source path: comes as a tar stream on DATA_OUT, names relative to its parent folder */
+	FRAME_DATA_FILE = 39,	/* struct frame_data_file: as DATA_IN, but the bytes lie in the spool: see "Bulk input" */
 
 	/* Agent → host (client), on a channel */
 	FRAME_STARTED = 48,  /* u32 pid in the guest */
@@ -141,6 +142,18 @@ enum frame_type {
 struct frame_data_file {
 	uint32_t number; /* decimal, the file's name */
 	uint32_t length; /* bytes, 1 … FRAME_PAYLOAD_MAX; the file is just as long */
+} __attribute__((packed));
+
+/*
+ * Bulk input. UML reads a serial line one byte per system call (chan_kern.c,
+ * chan_interrupt()): about 1 MB/s [T]. So where CONFIG names a spool folder and
+ * the agent could open it (PHASE spool, before PHASE mounted), the host may put the
+ * bytes of a DATA_IN into a file there, named by its number, and send DATA_FILE:
+ * it counts as a DATA_IN of that length. A number is used once. The agent removes the file.
+ */
+struct frame_data_file {
+	uint32_t number;	/* decimal, the file's name */
+	uint32_t length;	/* bytes, 1 … FRAME_PAYLOAD_MAX; the file is just as long */
 } __attribute__((packed));
 
 struct frame_hello {
@@ -207,6 +220,7 @@ struct frame_stop {
  *	modules HOSTPATH RELEASE		hostfs folder with the kernel's modules, to be seen as
  * /lib/modules/RELEASE spool HOSTPATH				hostfs folder for bulk input, open to the
  *agent alone; answered by PHASE spool
+ *	spool HOSTPATH				hostfs folder for bulk input, open to the agent alone; answered by PHASE spool
  *	share NAME HOSTPATH MODE		hostfs folder, mounted at /shares/NAME; MODE: ro or rw
  *	console DEVICE				a terminal of the login console (tty0, tty1), for CONSOLE_SIZE
  *and PHASE login

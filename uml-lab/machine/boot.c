@@ -86,7 +86,7 @@ static void add_host(const char *line, struct strbuf *out)
 	strbuf_putc(out, '\n');
 }
 
-static void write_config(const struct machine_spec *spec, struct strbuf *out)
+static void write_config(const struct machine_spec *spec, const char *spool, struct strbuf *out)
 {
 	strbuf_printf(out, "hostname\t%s\nroot\t/dev/ubda\n", spec->name);
 	for (size_t i = 0; i < spec->interface_count; i++)
@@ -95,12 +95,14 @@ static void write_config(const struct machine_spec *spec, struct strbuf *out)
 		add_host(spec->hosts.items[i], out);
 	if (spec->kernel.modules)
 		strbuf_printf(out, "modules\t%s\t%s\n", spec->kernel.modules, spec->kernel.release);
+	if (spool)
+		strbuf_printf(out, "spool\t%s\n", spool);
 	strbuf_puts(out, "console\ttty0\nconsole\ttty1\n");
 }
 
 static void hello(struct supervisor *sv, const struct wire_frame *frame)
 {
-	cleanup_strbuf struct strbuf config = STRBUF_INIT;
+	cleanup_strbuf struct strbuf config = STRBUF_INIT, spool = STRBUF_INIT;
 	struct frame_hello text;
 
 	if (sv->boot.step != BOOT_AGENT || frame->length != sizeof(text)) {
@@ -113,7 +115,7 @@ static void hello(struct supervisor *sv, const struct wire_frame *frame)
 				le32toh(text.version), FRAME_VERSION);
 		return;
 	}
-	write_config(sv->spec, &config);
+	write_config(sv->spec, spool_start(sv, &spool), &config);
 	if (config.failed || relay_send_text(sv, FRAME_CONFIG, config.data) < 0 ||
 	    relay_send(sv, FRAME_MOUNT, 0, NULL, 0) < 0)
 		supervisor_fail(sv, "cannot send the configuration to the agent");
@@ -137,7 +139,7 @@ static void pump(struct supervisor *sv)
 			continue;
 		if (got <= 0)
 			close(steal_fd(&boot->input));
-		if (relay_send(sv, FRAME_DATA_IN, boot->channel->id, chunk, got > 0 ? (size_t)got : 0) < 0)
+		if (spool_send(sv, boot->channel->id, chunk, got > 0 ? (size_t)got : 0) < 0)
 			return;
 		boot->window -= got > 0 ? (uint32_t)got : 0;
 	}
@@ -437,6 +439,8 @@ static void phase(struct supervisor *sv, const char *text)
 		supervisor_fail(sv, "waiting for %s: %s",
 				step <= BOOT_SYSTEM ? waited_for[step] : "the set-up to be recorded",
 				text + strlen("failed") + strspn(text + strlen("failed"), " "));
+	else if (step == BOOT_MOUNT && str_eq(text, "spool"))
+		sv->spool.agent = true;
 	else if (step == BOOT_MOUNT && str_starts(text, "mounted"))
 		mounted(sv, str_starts(text, "mounted first"));
 	else if (step == BOOT_INIT && str_starts(text, "init"))

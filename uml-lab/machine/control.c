@@ -232,6 +232,7 @@ static bool channel_frame(struct client *client, const struct wire_frame *frame)
 			relay_credit(client->sv, channel->channel, le32toh(credit.bytes));
 		return true;
 	case FRAME_DATA_IN:
+		return !channel || spool_send(client->sv, channel->channel->id, frame->payload, frame->length) == 0;
 	case FRAME_WINDOW_SIZE:
 	case FRAME_SIGNAL:
 	case FRAME_CLOSE:

@@ -4,8 +4,8 @@
  * the vector network built in; only virtio_blk is a module, and stage-0 loads it
  * only for a disk that needs it. A kernel with more in modules gets more.
  *
- * The archive is not compressed: it is read once from the page cache, and
- * unpacking it takes the kernel less time than decompressing (measured: HACKING).
+ * The archive is not compressed: HELLO came 1.0 s after launch with it, 1.2 s
+ * with zstd and no sooner with gzip (7.2, medians of six).
  *
  * Cached under the hash of all that goes in, so a new stage-0 or kernel makes a
  * new file and an old one is never wrong.

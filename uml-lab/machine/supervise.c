@@ -324,6 +324,7 @@ static void sweep_runtime(int runtime, const char *path)
 
 	if (umid)
 		file_remove_tree(umid, NULL);
+	spool_clear(runtime);
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		unlinkat(runtime, names[i], 0);
 	if (!dir)
@@ -433,6 +434,7 @@ static void tear_down(struct supervisor *sv)
 	linger(sv);
 	control_close(sv);
 	console_close(sv);
+	spool_end(sv);
 	sweep_runtime(sv->runtime, sv->spec->runtime);
 	loop_free(sv->loop);
 	free(sv->initramfs);
@@ -458,6 +460,7 @@ int machine_supervise(const struct machine_spec *spec, int ready_fd, machine_rep
 				  .early = -1,
 				  .sandbox = SANDBOX_INIT,
 				  .relay.fd = -1,
+				  .spool.folder = -1,
 				  .console.log = -1,
 				  .control.fd = -1,
 				  .mconsole.notify = -1,

@@ -80,6 +80,13 @@ struct relay {
 	uint32_t last_id;
 };
 
+/* Bulk input for the agent: spool.c. */
+struct spool {
+	int folder;			/* RUNTIME/spool, -1: none */
+	bool agent;			/* the agent has it open */
+	uint32_t last;			/* number of the last file */
+};
+
 enum boot_step {
 	BOOT_AGENT, BOOT_MOUNT, BOOT_FILES, BOOT_INIT, BOOT_SYSTEM, BOOT_SETUP, BOOT_SET_UP, BOOT_STARTUP, BOOT_DONE,
 };
@@ -171,6 +178,7 @@ struct supervisor {
 	bool rebooting;
 
 	struct console console;
+	struct spool spool;
 	struct relay relay;
 	struct boot boot;
 	struct control control;
@@ -244,6 +252,13 @@ struct channel *relay_open(struct supervisor *sv, channel_fn fn, void *arg, stru
 void relay_abandon(struct supervisor *sv, struct channel *channel);
 /* The owner has consumed bytes of the channel's output. */
 void relay_credit(struct supervisor *sv, struct channel *channel, uint32_t bytes);
+/* Bytes for a channel's stdin: by a file of the spool where that is faster, else as DATA_IN. As relay_send(). */
+int spool_send(struct supervisor *sv, uint32_t channel, const void *data, size_t length);
+/* Before each boot: a fresh, empty folder. Its path (in path's memory), NULL when there can be none. */
+const char *spool_start(struct supervisor *sv, struct strbuf *path);
+void spool_end(struct supervisor *sv);
+/* Removes the folder with what is left in it. */
+void spool_clear(int runtime);
 /* Whether so much is queued for the agent that nobody should add bulk data. */
 bool relay_congested(const struct supervisor *sv);
 
