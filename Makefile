@@ -133,23 +133,29 @@ check: deps-check
 
 # ---- installing ----
 
+# The labs lie with the programs: $(PREFIX)/share/uml-lab may be where the user's own images and labs are, which nothing here
+# may touch.
 LIBEXEC := $(DESTDIR)$(PREFIX)/libexec/uml-lab
 SHARE := $(DESTDIR)$(PREFIX)/share
 USER_PROGRAMS := uml-lab uml-cow
+man_path = $(SHARE)/man/man$(subst .,,$(suffix $(1)))/$(notdir $(1))
+COMPLETIONS := $(SHARE)/bash-completion/completions
 
 .PHONY: install uninstall
 install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(LIBEXEC) $(SHARE)/uml-lab $(SHARE)/man $(SHARE)/bash-completion/completions
+	install -d $(DESTDIR)$(PREFIX)/bin $(LIBEXEC) $(COMPLETIONS)
 	install -m 755 $(addprefix $(B)/,$(USER_PROGRAMS)) $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(addprefix $(B)/,$(filter-out $(USER_PROGRAMS),$(PROGRAMS) $(STATIC_PROGRAMS))) $(LIBEXEC)
-	rm -rf $(SHARE)/uml-lab/labs && cp -R labs $(SHARE)/uml-lab/labs
-	$(foreach m,$(MANPAGES),install -D -m 644 $(m) $(SHARE)/man/man$(subst .,,$(suffix $(m)))/$(notdir $(m));)
-	$(B)/uml-lab completion bash > $(SHARE)/bash-completion/completions/uml-lab
+	rm -rf $(LIBEXEC)/labs && install -d $(LIBEXEC)/labs
+	cp -R $(dir $(wildcard labs/*/lab.yml)) $(LIBEXEC)/labs
+	$(foreach m,$(MANPAGES),install -D -m 644 $(m) $(call man_path,$(m)) &&) true
+	$(B)/uml-lab completion bash > $(COMPLETIONS)/uml-lab
 
 uninstall:
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(USER_PROGRAMS)) $(SHARE)/bash-completion/completions/uml-lab
-	rm -f $(foreach m,$(MANPAGES),$(SHARE)/man/man$(subst .,,$(suffix $(m)))/$(notdir $(m)))
-	rm -rf $(LIBEXEC) $(SHARE)/uml-lab
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(USER_PROGRAMS)) $(COMPLETIONS)/uml-lab
+	rm -f $(foreach m,$(MANPAGES),$(call man_path,$(m)))
+	rm -rf $(LIBEXEC)
+	@rmdir $(sort $(dir $(foreach m,$(MANPAGES),$(call man_path,$(m))))) $(COMPLETIONS) 2>/dev/null || true
 
 # ---- the rest ----
 
