@@ -77,19 +77,14 @@ enum frame_type {
 	FRAME_PING = 24,         /* answered by PHASE pong */
 
 	/* Host (client) → agent, on a channel */
-	FRAME_EXEC = 32,        /* struct frame_exec + strings */
-	FRAME_DATA_IN = 33,     /* bytes for stdin (or the tar stream of PUT); empty: end of file */
+	FRAME_EXEC = 32,	/* struct frame_exec + strings */
+	FRAME_DATA_IN = 33,	/* bytes for stdin (or the tar stream of PUT); empty: end of file */
 	FRAME_WINDOW_SIZE = 34, /* struct frame_size for a channel with a terminal */
-	FRAME_SIGNAL =
-		35, /* u32 signal number, to the foreground process group (terminal) or the process group */
-	FRAME_CLOSE = 36, /* the client went away */
-	FRAME_PUT = 37, /* destination path (absolute, no NUL): a tar stream on DATA_IN is unpacked there: see
-			   "Copies" */
-	FRAME_DATA_FILE =
-		39, /* struct frame_data_file: as DATA_IN, but the bytes lie in the spool: see "Bulk input" */
-	FRAME_GET =
-		38, /* source path: comes as a tar stream on DATA_OUT, names relative to its parent folder */
-	FRAME_DATA_FILE = 39,	/* struct frame_data_file: as DATA_IN, but the bytes lie in the spool: see "Bulk input" */
+	FRAME_SIGNAL = 35,	/* u32 signal number, to the process group (of a terminal: the foreground one) */
+	FRAME_CLOSE = 36,	/* the client went away */
+	FRAME_PUT = 37,		/* destination path: a tar stream on DATA_IN is unpacked there: see "Copies" */
+	FRAME_GET = 38,		/* source path: comes as a tar stream on DATA_OUT: see "Copies" */
+	FRAME_DATA_FILE = 39,	/* struct frame_data_file: DATA_IN by way of the spool: see "Bulk input" */
 
 	/* Agent → host (client), on a channel */
 	FRAME_STARTED = 48,  /* u32 pid in the guest */
@@ -103,17 +98,14 @@ enum frame_type {
 
 	/* Client ↔ supervisor only; never reach the agent */
 	FRAME_STATUS = 96, /* request: empty; answer: JSON text, may be split; an empty frame ends it */
-	FRAME_WATCH =
-		97, /* request: empty; from now on STATE frames: the present state first, then each change */
+	FRAME_WATCH = 97, /* request: empty; from now on STATE frames: the present one, then each change */
 	FRAME_STATE = 98,         /* text "STATE[ detail]": see enum machine_state in machine.h */
 	FRAME_CONSOLE = 99,       /* request: struct frame_console: attaches to the login console */
 	FRAME_CONSOLE_DATA = 100, /* both ways: bytes of the console */
-	FRAME_STOP = 101,   /* struct frame_stop: shut the machine down; STATE frames follow until the socket
-			       closes */
+	FRAME_STOP = 101,   /* struct frame_stop: shut down; STATE frames follow until the socket closes */
 	FRAME_FAILED = 102, /* answer to a request that can't be met: u32 enum error_kind + text */
 	FRAME_DONE = 103,   /* answer to a request that was met and has nothing to tell */
-	FRAME_FORWARD =
-		104, /* text "add|remove|list IFACE SPEC": answered by DONE, FAILED or STATUS-like text */
+	FRAME_FORWARD = 104, /* text "add|remove|list IFACE SPEC": answered by DONE, FAILED or text */
 };
 
 /*
@@ -142,18 +134,6 @@ enum frame_type {
 struct frame_data_file {
 	uint32_t number; /* decimal, the file's name */
 	uint32_t length; /* bytes, 1 … FRAME_PAYLOAD_MAX; the file is just as long */
-} __attribute__((packed));
-
-/*
- * Bulk input. UML reads a serial line one byte per system call (chan_kern.c,
- * chan_interrupt()): about 1 MB/s [T]. So where CONFIG names a spool folder and
- * the agent could open it (PHASE spool, before PHASE mounted), the host may put the
- * bytes of a DATA_IN into a file there, named by its number, and send DATA_FILE:
- * it counts as a DATA_IN of that length. A number is used once. The agent removes the file.
- */
-struct frame_data_file {
-	uint32_t number;	/* decimal, the file's name */
-	uint32_t length;	/* bytes, 1 … FRAME_PAYLOAD_MAX; the file is just as long */
 } __attribute__((packed));
 
 struct frame_hello {
