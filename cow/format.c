@@ -147,11 +147,28 @@ static int short_header(struct error *err)
 	return error_set(err, ERROR_FAILED, "COW header: the file ends within it");
 }
 
+/* What a layout has besides the fields of struct cow_header. */
+struct layout {
+	size_t size; /* of the header */
+	uint32_t sector_size, cow_format;
+	const char *path;
+	size_t path_size;
+};
+
+/* Checks what was decoded, and works out the places. */
+static int finish(struct cow_header *h, const struct layout *l, struct error *err)
+{
+	if (check_fields(h, l->sector_size, l->cow_format, err) || copy_path(h, l->path, l->path_size, err))
+		return -1;
+	set_places(h, l->size);
+	return 0;
+}
+
 /* The magic number tells the byte order of a V1 file: it was written as the machine had it. */
 static int parse_v1(const uint8_t *data, size_t n, bool little, struct cow_header *h, struct error *err)
 {
 	struct disk_v1 d;
-	uint32_t sector_size;
+	struct layout l = {.size = sizeof(d), .path = d.backing, .path_size = sizeof(d.backing)};
 
 	if (n < sizeof(d))
 		return short_header(err);
@@ -160,17 +177,15 @@ static int parse_v1(const uint8_t *data, size_t n, bool little, struct cow_heade
 	h->little_endian = little;
 	h->mtime = little ? le32toh(d.mtime) : be32toh(d.mtime);
 	h->size = little ? le64toh(d.size) : be64toh(d.size);
-	sector_size = little ? le32toh(d.sector_size) : be32toh(d.sector_size);
 	h->alignment = COW_SECTOR_SIZE;
-	if (check_fields(h, sector_size, 0, err) || copy_path(h, d.backing, sizeof(d.backing), err))
-		return -1;
-	set_places(h, sizeof(d));
-	return 0;
+	l.sector_size = little ? le32toh(d.sector_size) : be32toh(d.sector_size);
+	return finish(h, &l, err);
 }
 
 static int parse_v2(const uint8_t *data, size_t n, struct cow_header *h, struct error *err)
 {
 	struct disk_v2 d;
+	struct layout l = {.size = sizeof(d), .path = d.backing, .path_size = sizeof(d.backing)};
 
 	if (n < sizeof(d))
 		return short_header(err);
@@ -179,16 +194,14 @@ static int parse_v2(const uint8_t *data, size_t n, struct cow_header *h, struct 
 	h->mtime = be32toh(d.mtime);
 	h->size = be64toh(d.size);
 	h->alignment = COW_SECTOR_SIZE;
-	if (check_fields(h, be32toh(d.sector_size), 0, err) ||
-	    copy_path(h, d.backing, sizeof(d.backing), err))
-		return -1;
-	set_places(h, sizeof(d));
-	return 0;
+	l.sector_size = be32toh(d.sector_size);
+	return finish(h, &l, err);
 }
 
 static int parse_v3(const uint8_t *data, size_t n, struct cow_header *h, struct error *err)
 {
 	struct disk_v3 d;
+	struct layout l = {.size = sizeof(d), .path = d.backing, .path_size = sizeof(d.backing)};
 
 	if (n < sizeof(d))
 		return short_header(err);
@@ -197,16 +210,15 @@ static int parse_v3(const uint8_t *data, size_t n, struct cow_header *h, struct 
 	h->mtime = be32toh(d.mtime);
 	h->size = be64toh(d.size);
 	h->alignment = be32toh(d.alignment);
-	if (check_fields(h, be32toh(d.sector_size), be32toh(d.cow_format), err) ||
-	    copy_path(h, d.backing, sizeof(d.backing), err))
-		return -1;
-	set_places(h, sizeof(d));
-	return 0;
+	l.sector_size = be32toh(d.sector_size);
+	l.cow_format = be32toh(d.cow_format);
+	return finish(h, &l, err);
 }
 
 static int parse_v3_broken(const uint8_t *data, size_t n, struct cow_header *h, struct error *err)
 {
 	struct disk_v3_broken d;
+	struct layout l = {.size = sizeof(d), .path = d.backing, .path_size = sizeof(d.backing)};
 
 	if (n < sizeof(d))
 		return short_header(err);
@@ -215,11 +227,9 @@ static int parse_v3_broken(const uint8_t *data, size_t n, struct cow_header *h, 
 	h->mtime = be32toh(d.mtime);
 	h->size = be64toh(d.size);
 	h->alignment = be32toh(d.alignment);
-	if (check_fields(h, be32toh(d.sector_size), be32toh(d.cow_format), err) ||
-	    copy_path(h, d.backing, sizeof(d.backing), err))
-		return -1;
-	set_places(h, sizeof(d));
-	return 0;
+	l.sector_size = be32toh(d.sector_size);
+	l.cow_format = be32toh(d.cow_format);
+	return finish(h, &l, err);
 }
 
 /* cow_user.c: where V3 has its path, the broken layout has its format word, always 0. */
