@@ -1,6 +1,6 @@
 #!/bin/bash
 # timeout: 180
-# COW files and the real kernel: what we make a guest boots from and writes to, what it makes we read; and disks of every
+# COW files and the real kernel, Debian's own and those that tests/kernels fetched: what we make a guest boots from and writes to, what it makes we read; and disks of every
 # version read by both sides are the same, sector by sector.
 . "$(dirname "$0")/lib.sh"
 need linux.uml cc mke2fs
@@ -54,61 +54,74 @@ cc -static -O1 -o init init.c 2>cc.log || { cat cc.log; skip "no static libc"; }
 mkdir -p tree/dev tree/etc
 cp init tree/init
 echo unchanged >tree/etc/motd
-mke2fs -q -t ext4 -d tree root.img 16M >/dev/null 2>&1 || fail "mke2fs"
 
 # boot ARGS…: bounded, its console kept
 boot() {
-	timeout 60 linux.uml mem=64M con=null con0=null,fd:1 ssl=null rw init=/init root=/dev/ubda panic=1 \
+	timeout 60 "$uml" mem=64M con=null con0=null,fd:1 ssl=null rw init=/init root=/dev/ubda panic=1 \
 		"$@" >console.log 2>&1 </dev/null
 	grep -q "reboot: Power down\|reboot: System halted" console.log || { tail -20 console.log; fail "the guest did not power off"; }
 }
 
-# base.img of the golden files: byte = 0x80 + sector, 41 sectors, mtime 1000000000
-python3 -c 'import sys; sys.stdout.buffer.write(b"".join(bytes([0x80 + s]) * 512 for s in range(41)))' >base.img
-touch -d @1000000000 base.img
-cp "$UML_LAB_SOURCE"/tests/fuzz/cow/corpus/v[123]-*.cow "$UML_LAB_SOURCE"/tests/fuzz/cow/corpus/v[23].cow .
-rm -f v3-ext4.cow
-goldens=(v1-le v2 v3 v3-broken ours)
-expect 0 uml-cow convert v1-be.cow ours.cow	# the kernel does not swap a V1 header: our V3 of it stands in
-args=() i=1
-for g in "${goldens[@]}"; do
-	truncate -s 20992 "out-$g"
-	args+=("ubd$i=$g.cow" "ubd$((i + 5))=out-$g")
-	i=$((i + 1))
+# All of it with one kernel, in a folder of its own.
+round() {
+	mke2fs -q -t ext4 -d ../tree root.img 16M >/dev/null 2>&1 || fail "mke2fs"
+	# base.img of the golden files: byte = 0x80 + sector, 41 sectors, mtime 1000000000
+	python3 -c 'import sys; sys.stdout.buffer.write(b"".join(bytes([0x80 + s]) * 512 for s in range(41)))' >base.img
+	touch -d @1000000000 base.img
+	cp "$UML_LAB_SOURCE"/tests/fuzz/cow/corpus/v[123]-*.cow "$UML_LAB_SOURCE"/tests/fuzz/cow/corpus/v[23].cow .
+	rm -f v3-ext4.cow
+	goldens=(v1-le v2 v3 v3-broken ours)
+	expect 0 uml-cow convert v1-be.cow ours.cow	# the kernel does not swap a V1 header: our V3 of it stands in
+	args=() i=1
+	for g in "${goldens[@]}"; do
+		truncate -s 20992 "out-$g"
+		args+=("ubd$i=$g.cow" "ubd$((i + 5))=out-$g")
+		i=$((i + 1))
+	done
+
+	expect 0 uml-cow create -b root.img made-by-us.cow
+	boot ubd0=made-by-us.cow "${args[@]}"
+	for g in "${goldens[@]}"; do
+		expect 0 uml-cow flatten -f "$g.cow" flat
+		cmp "out-$g" flat || fail "$g.cow: the kernel reads other bytes than we"
+	done
+	expect 0 uml-cow check made-by-us.cow
+	expect 0 uml-cow cat made-by-us.cow /written
+	says "by the guest"
+	expect 0 uml-cow diff-files made-by-us.cow
+	says "A -rw-r----- /written"
+	says_not motd
+
+	# the other way round
+	boot ubd0=made-by-kernel.cow,root.img
+	expect 0 uml-cow check made-by-kernel.cow
+	expect 0 uml-cow cat made-by-kernel.cow /written
+	says "by the guest"
+	expect 0 uml-cow create -b root.img fresh.cow
+	same "$(head -c 32 fresh.cow | cksum)" "$(head -c 32 made-by-kernel.cow | cksum)" "header"
+	same "$(stat -c %s fresh.cow)" "$(stat -c %s made-by-kernel.cow)" "apparent size"
+
+	# through all that changes files, and booted again
+	expect 0 uml-cow compact made-by-us.cow
+	expect 0 uml-cow flatten -f made-by-us.cow before.img
+	boot ubd0=made-by-us.cow
+	cp --preserve=all root.img copy.img
+	expect 0 uml-cow rebase -b copy.img made-by-us.cow
+	boot ubd0=made-by-us.cow
+	expect 0 uml-cow commit made-by-us.cow
+	expect 0 uml-cow cat copy.img /written
+	says "by the guest"
+	boot ubd0=made-by-us.cow
+	boot ubd0=copy.img
+	expect 0 uml-cow check made-by-kernel.cow
+}
+
+for uml in "$(command -v linux.uml)" /var/cache/uml-lab-kernels/*/linux.uml; do
+	[ -x "$uml" ] || continue
+	rm -rf round
+	mkdir round
+	cd round || exit 1
+	echo "with $uml"
+	round
+	cd ..
 done
-
-expect 0 uml-cow create -b root.img made-by-us.cow
-boot ubd0=made-by-us.cow "${args[@]}"
-for g in "${goldens[@]}"; do
-	expect 0 uml-cow flatten -f "$g.cow" flat
-	cmp "out-$g" flat || fail "$g.cow: the kernel reads other bytes than we"
-done
-expect 0 uml-cow check made-by-us.cow
-expect 0 uml-cow cat made-by-us.cow /written
-says "by the guest"
-expect 0 uml-cow diff-files made-by-us.cow
-says "A -rw-r----- /written"
-says_not motd
-
-# the other way round
-boot ubd0=made-by-kernel.cow,root.img
-expect 0 uml-cow check made-by-kernel.cow
-expect 0 uml-cow cat made-by-kernel.cow /written
-says "by the guest"
-expect 0 uml-cow create -b root.img fresh.cow
-same "$(head -c 32 fresh.cow | cksum)" "$(head -c 32 made-by-kernel.cow | cksum)" "header"
-same "$(stat -c %s fresh.cow)" "$(stat -c %s made-by-kernel.cow)" "apparent size"
-
-# through all that changes files, and booted again
-expect 0 uml-cow compact made-by-us.cow
-expect 0 uml-cow flatten -f made-by-us.cow before.img
-boot ubd0=made-by-us.cow
-cp --preserve=all root.img copy.img
-expect 0 uml-cow rebase -b copy.img made-by-us.cow
-boot ubd0=made-by-us.cow
-expect 0 uml-cow commit made-by-us.cow
-expect 0 uml-cow cat copy.img /written
-says "by the guest"
-boot ubd0=made-by-us.cow
-boot ubd0=copy.img
-expect 0 uml-cow check made-by-kernel.cow
