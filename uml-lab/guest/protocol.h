@@ -46,8 +46,7 @@
 #define FRAME_PAYLOAD_MAX  16384u         /* bytes in one frame */
 #define FRAME_WINDOW       (256u * 1024u) /* bytes under way on one stream */
 #define FRAME_CHANNELS_MAX 64u            /* channels at once for one machine */
-#define FRAME_LINE_WINDOW                                                                                    \
-	3584u /* bytes under way from host to agent, on all channels together: "The line's own window" */
+#define FRAME_LINE_WINDOW  3584u          /* bytes under way from host to agent in all: "The line's own window" */
 
 struct frame {
 	uint32_t start;   /* FRAME_START */
@@ -68,8 +67,7 @@ enum frame_type {
 	FRAME_CONFIG = 16, /* text, may be split over several frames (concatenated): see "Configuration" */
 	FRAME_MOUNT = 17,  /* configuration is whole: mount the root disk; answered by PHASE mounted|failed */
 	FRAME_BOOT = 18,   /* hand over to the image's init; answered by PHASE init, later PHASE ready */
-	FRAME_SET_UP = 19, /* record in the root file system that the first start is complete; answered by
-			      PHASE set-up */
+	FRAME_SET_UP = 19, /* record on the root disk that the first start is complete; answered by PHASE set-up */
 	FRAME_SHUTDOWN = 20,     /* payload "poweroff" or "reboot": through the guest's init */
 	FRAME_CONSOLE_SIZE = 21, /* struct frame_size, for the login console's terminals */
 	FRAME_FREEZE = 22,       /* sync and freeze file systems; answered by PHASE frozen|failed */
@@ -152,12 +150,10 @@ struct frame_credit {
 	uint32_t bytes;  /* consumed by the receiver, > 0 */
 } __attribute__((packed));
 
-#define EXEC_TERMINAL                                                                                        \
-	1u /* stdin, stdout and stderr are one new pseudo-terminal, its session's controlling one */
+#define EXEC_TERMINAL    1u /* stdin, stdout and stderr are one new pseudo-terminal, the controlling one */
 #define EXEC_LOGIN_SHELL 2u /* argv is ignored: root's shell from /etc/passwd, as a login shell */
 
-/* After it: cwd NUL, argc strings each NUL-terminated, envc strings "K=V" each NUL-terminated. cwd "" is
- * root's home. */
+/* After it, each NUL-terminated: cwd ("": root's home), argc strings, envc strings "K=V". */
 struct frame_exec {
 	uint32_t flags;
 	uint16_t rows, columns;
@@ -167,8 +163,7 @@ struct frame_exec {
 struct frame_console {
 	uint32_t replay; /* bytes of the log to send first */
 	uint32_t read_only;
-	struct frame_size
-		size; /* of the client's terminal; the smallest of all clients' is what the guest gets */
+	struct frame_size size; /* of the client's terminal; the guest gets the smallest of all clients' */
 } __attribute__((packed));
 
 struct frame_stop {
@@ -187,23 +182,21 @@ struct frame_stop {
  * unknown first words are an error, so that host and guest can't disagree in
  * silence.
  *	hostname NAME
- *	root DEVICE				/dev/ubda; mounted read-write, its type found by trying ext4, ext3,
- *ext2, xfs, btrfs
- *	init PATH				"" or missing: /sbin/init, /etc/init, /bin/init, else the agent
- *itself acts as init
- *	interface NAME MAC			the vector device with this MAC is renamed and brought up
+ *	root DEVICE		/dev/ubda; mounted read-write, its type found by trying ext4, ext3, ext2, xfs, btrfs
+ *	init PATH		"" or missing: /sbin/init, /etc/init, /bin/init, else the agent itself acts as init
+ *	interface NAME MAC	the vector device with this MAC is renamed and brought up
  *	address NAME ADDRESS/PREFIX
- *	dhcp NAME				the image's own manager may use DHCP; until then (and without one)
- *the next two hold slirp NAME ADDRESS/PREFIX GATEWAY	what SLIRP's DHCP would give: set at once, and the
- *route again after a link went down and up gateway ADDRESS nameserver ADDRESS search DOMAIN host ADDRESS
- *NAME…			a line for /etc/hosts
- *	modules HOSTPATH RELEASE		hostfs folder with the kernel's modules, to be seen as
- * /lib/modules/RELEASE spool HOSTPATH				hostfs folder for bulk input, open to the
- *agent alone; answered by PHASE spool
- *	spool HOSTPATH				hostfs folder for bulk input, open to the agent alone; answered by PHASE spool
- *	share NAME HOSTPATH MODE		hostfs folder, mounted at /shares/NAME; MODE: ro or rw
- *	console DEVICE				a terminal of the login console (tty0, tty1), for CONSOLE_SIZE
- *and PHASE login
+ *	dhcp NAME		the image's own manager may use DHCP; until then (and without one) these two hold
+ *	slirp NAME ADDRESS/PREFIX GATEWAY
+ *				what SLIRP's DHCP would give: set at once, the route again after a link went down and up
+ *	gateway ADDRESS
+ *	nameserver ADDRESS
+ *	search DOMAIN
+ *	host ADDRESS NAME…	a line for /etc/hosts
+ *	modules HOSTPATH RELEASE	hostfs folder with the kernel's modules, to be seen as /lib/modules/RELEASE
+ *	spool HOSTPATH		hostfs folder for bulk input, open to the agent alone; answered by PHASE spool
+ *	share NAME HOSTPATH MODE	hostfs folder, mounted at /shares/NAME; MODE: ro or rw
+ *	console DEVICE		a terminal of the login console (tty0, tty1), for CONSOLE_SIZE and PHASE login
  */
 
 #endif
