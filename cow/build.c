@@ -51,8 +51,8 @@ int cow_build_finish(struct cow_build *b, const struct cow_file *old, bool repla
 {
 	int ret;
 
-	b->file->data_dirty = true;
-	ret = cow_file_flush(b->file);
+	/* no order is needed in a file that nobody sees before all of it is durable */
+	ret = cow_file_write_bitmap(b->file);
 	if (ret)
 		return error_errno(err, -ret, "cannot write %s", b->temp.path);
 	if (old) {

@@ -118,8 +118,8 @@ static int reserve_all(struct commit *c, bool resumed, struct error *err)
 		return 0;
 	for_each_owned(c, unreserve, NULL);
 	/* an earlier attempt may have written some: then the note has to stay */
-	if (!resumed && !cow_file_restore_time(c->lower, NULL))
-		cow_journal_set(c->lower, COW_JOURNAL_NONE, NULL, NULL);
+	if (!resumed && !cow_file_restore_time(c->lower, NULL) && !cow_journal_end(c->lower, NULL))
+		fsync(c->lower->fd);
 	return -1;
 }
 
@@ -185,5 +185,5 @@ int cow_commit(const char *overlay, const struct cow_open_options *options, stru
 	cow_copier_free(&c.copier);
 	if (ret || empty_overlay(&c, err))
 		return -1;
-	return cow_journal_set(c.lower, COW_JOURNAL_NONE, NULL, err);
+	return cow_journal_end(c.lower, err);
 }

@@ -214,8 +214,7 @@ void cow_file_set(struct cow_file *f, uint64_t start, uint64_t n, bool owned)
 	}
 }
 
-/* Writes the changed blocks. They stay marked until all of them are durable. */
-static int write_bitmap(struct cow_file *f)
+int cow_file_write_bitmap(const struct cow_file *f)
 {
 	for (uint64_t b = 0; b < f->dirty_blocks; b++) {
 		uint64_t at = b * COW_BITMAP_BLOCK, n = f->header.bitmap_length - at;
@@ -245,7 +244,7 @@ int cow_file_flush(struct cow_file *f)
 	f->data_dirty = false;
 	if (!f->bitmap_dirty)
 		return 0;
-	ret = write_bitmap(f);
+	ret = cow_file_write_bitmap(f);
 	if (ret)
 		return ret;
 	if (fdatasync(f->fd))

@@ -73,6 +73,8 @@ uint64_t cow_file_owned_sectors(const struct cow_file *f);
 
 /* Marks sectors owned, or not; reaches the file with the next flush. */
 void cow_file_set(struct cow_file *f, uint64_t start, uint64_t n, bool owned);
+/* Writes the changed blocks of the bitmap, in no order with the data; they stay marked as changed. -errno. */
+int cow_file_write_bitmap(const struct cow_file *f);
 /* Data, then bitmap, each made durable. -errno. */
 int cow_file_flush(struct cow_file *f);
 /*
@@ -145,9 +147,11 @@ struct cow_journal {
 	char overlay[COW_PATH_MAX];
 };
 int cow_journal_get(const struct cow_file *lower, struct cow_journal *j, struct error *err);
-/* Notes durably what is being committed to lower; COW_JOURNAL_NONE removes the note. */
+/* Notes durably what is being committed to lower. */
 int cow_journal_set(const struct cow_file *lower, int state, const struct cow_file *overlay,
 		    struct error *err);
+/* Removes the note. Not durable by itself: one that says "copied" may come back without harm. */
+int cow_journal_end(const struct cow_file *lower, struct error *err);
 /* Whether `overlay` is the one that the journal speaks of. */
 bool cow_journal_names(const struct cow_journal *j, const struct cow_file *overlay);
 /* Notes that whoever runs this chose the backing file named in the header. `path`: where the file will be. */

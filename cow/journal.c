@@ -31,20 +31,21 @@ int cow_journal_set(const struct cow_file *lower, int state, const struct cow_fi
 		    struct error *err)
 {
 	char text[COW_NOTE_MAX], identity[64] = "";
-	int ret;
 
-	if (state == COW_JOURNAL_NONE) {
-		ret = cow_note_set(lower->fd, lower->path, NOTE, NULL, err);
-	} else {
-		if (!cow_note_identity(overlay->fd, identity))
-			return error_errno(err, errno, "cannot tell the identity of %s", overlay->path);
-		snprintf(text, sizeof(text), "%s %s %s", state == COW_JOURNAL_COPYING ? "copying" : "copied",
-			 identity, overlay->path);
-		ret = cow_note_set(lower->fd, lower->path, NOTE, text, err);
-	}
-	if (!ret && fsync(lower->fd))
-		ret = error_errno(err, errno, "cannot make the notes about %s durable", lower->path);
-	return ret;
+	if (!cow_note_identity(overlay->fd, identity))
+		return error_errno(err, errno, "cannot tell the identity of %s", overlay->path);
+	snprintf(text, sizeof(text), "%s %s %s", state == COW_JOURNAL_COPYING ? "copying" : "copied",
+		 identity, overlay->path);
+	if (cow_note_set(lower->fd, lower->path, NOTE, text, err))
+		return -1;
+	if (fsync(lower->fd))
+		return error_errno(err, errno, "cannot make the notes about %s durable", lower->path);
+	return 0;
+}
+
+int cow_journal_end(const struct cow_file *lower, struct error *err)
+{
+	return cow_note_set(lower->fd, lower->path, NOTE, NULL, err);
 }
 
 bool cow_journal_names(const struct cow_journal *j, const struct cow_file *overlay)

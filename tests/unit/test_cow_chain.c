@@ -132,6 +132,34 @@ static void test_copied_backing(void)
 	world_leave();
 }
 
+/* A digest is of the content, however it is laid out; and a note of it lasts as long as the file is as it
+ * was. */
+static void test_digest(void)
+{
+	const struct cow_create_options digest = {.digest = true, .replace = true};
+	struct error why = ERROR_INIT;
+	struct stat sparse, full;
+
+	enter();
+	memset(content + 4096, 0, SIZE - 8192);
+	copy_base("base");
+	CU_ASSERT_EQUAL(truncate("base", 4096) + truncate("base", SIZE), 0);
+	memset(content + SIZE - 4096, 0, 4096);
+	world_age("base", 1000000000);
+	OK(cow_create("o.cow", "base", &digest, err));
+	CU_ASSERT_EQUAL(stat("base", &sparse) + unlink("base"), 0);
+	copy_base("base");
+	CU_ASSERT_EQUAL(stat("base", &full), 0);
+	CU_ASSERT_TRUE(sparse.st_blocks < full.st_blocks);
+	CU_ASSERT_TRUE(opens("o.cow", NULL, NULL));
+	/* the same size and content but for one byte */
+	content[SIZE / 2] = 1;
+	copy_base("base");
+	CU_ASSERT_FALSE(opens("o.cow", NULL, &why));
+	CU_ASSERT_TRUE(says(&why, "its content is another"));
+	world_leave();
+}
+
 static void test_cycle(void)
 {
 	struct error why = ERROR_INIT;
@@ -386,7 +414,7 @@ static void test_stray_bits(void)
 }
 
 UNIT_MAIN("cow chain", UNIT_CASE(test_deep), UNIT_CASE(test_moved_backing),
-	  UNIT_CASE(test_renamed_backing_by_digest), UNIT_CASE(test_copied_backing), UNIT_CASE(test_cycle),
-	  UNIT_CASE(test_forbidden_backing), UNIT_CASE(test_copied_mark), UNIT_CASE(test_forged_journal),
-	  UNIT_CASE(test_not_regular), UNIT_CASE(test_locks), UNIT_CASE(test_repairs),
-	  UNIT_CASE(test_stray_bits))
+	  UNIT_CASE(test_renamed_backing_by_digest), UNIT_CASE(test_copied_backing), UNIT_CASE(test_digest),
+	  UNIT_CASE(test_cycle), UNIT_CASE(test_forbidden_backing), UNIT_CASE(test_copied_mark),
+	  UNIT_CASE(test_forged_journal), UNIT_CASE(test_not_regular), UNIT_CASE(test_locks),
+	  UNIT_CASE(test_repairs), UNIT_CASE(test_stray_bits))
