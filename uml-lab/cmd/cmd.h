@@ -36,6 +36,30 @@ void progress_free(struct progress *progress);
 #define cleanup_progress __attribute__((cleanup(progress_cleanup)))
 void progress_cleanup(struct progress **progress);
 
+/* ---- the session and machines that a verb works on: down, restart, reset ---- */
+
+#define CMD_GRACE_MS 30000	/* for a clean shutdown */
+#define CMD_READY_MS 120000	/* until ready */
+
+struct cmd_target {
+	char *name;
+	struct strv only;		/* machines; empty: all */
+	int lock;			/* the session's, once taken */
+	struct session *session;
+	struct progress *progress;
+};
+
+#define CMD_TARGET_INIT { .lock = -1 }
+#define cleanup_target __attribute__((cleanup(cmd_target_release)))
+
+/* Which are meant: "[SESSION[/MACHINE]] [MACHINE…]". 0, or -1 + err. */
+int cmd_target_choose(struct cmd_target *target, const struct strv *operands, struct error *err);
+/* Locks and loads the chosen session, and prepares to show progress. */
+int cmd_target_take(struct cmd_target *target, struct error *err);
+void cmd_target_release(struct cmd_target *target);
+/* How to start the target's machines; timeout_ms 0: CMD_READY_MS. Ctrl-C is caught from now on. */
+struct session_start_options cmd_target_start(struct cmd_target *target, int64_t timeout_ms);
+
 /* Catches SIGINT, SIGTERM and SIGHUP from now on: the flag to hand on as `cancel`. */
 const volatile int *cmd_catch_signals(void);
 

@@ -1,8 +1,5 @@
 /* uml-lab down [SESSION]: a clean shutdown through the guests' init; by force after a time-out. */
-#include "uml-lab/base/cleanup.h"
 #include "uml-lab/cmd/cmd.h"
-
-#define GRACE_MS 30000
 
 struct down_options {
 	bool force;
@@ -19,32 +16,20 @@ static const struct cli_option options[] = {
 static int run(const void *opaque, const struct strv *operands, struct error *err)
 {
 	const struct down_options *o = opaque;
-	cleanup_free char *name = NULL, *machine = NULL;
-	cleanup_session struct session *s = NULL;
-	cleanup_progress struct progress *progress = NULL;
-	cleanup_strv struct strv only = STRV_INIT;
-	cleanup_close int lock = -1;
+	cleanup_target struct cmd_target target = CMD_TARGET_INIT;
 
-	if (session_resolve(cmd_operand(operands, 0), &name, &machine, false, err) < 0 ||
-	    (machine && strv_add(&only, machine, err) < 0))
+	if (cmd_target_choose(&target, operands, err) < 0 || cmd_target_take(&target, err) < 0)
 		return -1;
-	lock = session_lock(name, SESSION_LOCK_MS, err);
-	s = lock < 0 ? NULL : session_load(name, err);
-	progress = s ? progress_new(s, &only, err) : NULL;
-	if (!progress)
-		return -1;
-	if (session_stop(s, &only, o->force, o->timeout_ms ? (int)o->timeout_ms : GRACE_MS, progress_tell, progress,
-			 err) < 0)
-		return -1;
-	return 0;
+	return session_stop(target.session, &target.only, o->force,
+			    o->timeout_ms ? (int)o->timeout_ms : CMD_GRACE_MS, progress_tell, target.progress, err);
 }
 
 const struct cli_command cmd_down = {
 	.name = "down",
-	.operands = "[SESSION[/MACHINE]]",
+	.operands = "[SESSION [MACHINE…]]",
 	.summary = "Stop a session's machines; what was changed on them is kept",
 	.options = options,
 	.options_size = sizeof(struct down_options),
-	.max_operands = 1,
+	.max_operands = -1,
 	.run = run,
 };

@@ -1,8 +1,6 @@
 /* uml-lab reset [SESSION [MACHINE…]]: fresh overlays, the machines as first started. */
-#include <string.h>
 #include <unistd.h>
 
-#include "uml-lab/base/cleanup.h"
 #include "uml-lab/cmd/cmd.h"
 
 struct reset_options {
@@ -39,33 +37,17 @@ static int confirm(const char *session, const struct strv *only, struct error *e
 static int run(const void *opaque, const struct strv *operands, struct error *err)
 {
 	const struct reset_options *o = opaque;
-	cleanup_free char *name = NULL;
-	cleanup_session struct session *s = NULL;
-	cleanup_progress struct progress *progress = NULL;
-	cleanup_strv struct strv only = STRV_INIT;
-	cleanup_close int lock = -1;
+	cleanup_target struct cmd_target target = CMD_TARGET_INIT;
+	struct session_start_options start;
 
-	if (session_resolve(cmd_operand(operands, 0), &name, NULL, false, err) < 0)
+	if (cmd_target_choose(&target, operands, err) < 0)
 		return -1;
-	for (size_t i = 1; i < operands->count; i++)
-		if (strv_add(&only, operands->items[i], err) < 0)
-			return -1;
-	if (!o->yes && confirm(name, &only, err) < 0)
+	if (!o->yes && confirm(target.name, &target.only, err) < 0)
 		return -1;
-	lock = session_lock(name, SESSION_LOCK_MS, err);
-	s = lock < 0 ? NULL : session_load(name, err);
-	progress = s ? progress_new(s, &only, err) : NULL;
-	if (!progress)
+	if (cmd_target_take(&target, err) < 0)
 		return -1;
-	struct session_start_options start = {
-		.wait = SESSION_WAIT_READY,
-		.timeout_ms = o->timeout_ms ? o->timeout_ms : 120000,
-		.progress = progress_tell,
-		.progress_arg = progress,
-		.cancel = cmd_catch_signals(),
-	};
-
-	return session_reset(s, &only, &start, err);
+	start = cmd_target_start(&target, o->timeout_ms);
+	return session_reset(target.session, &target.only, &start, err);
 }
 
 const struct cli_command cmd_reset = {

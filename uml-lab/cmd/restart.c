@@ -1,8 +1,5 @@
 /* uml-lab restart [SESSION [MACHINE…]]: a clean stop and a start. */
-#include "uml-lab/base/cleanup.h"
 #include "uml-lab/cmd/cmd.h"
-
-#define GRACE_MS 30000
 
 struct restart_options {
 	int64_t timeout_ms;
@@ -17,36 +14,18 @@ static const struct cli_option options[] = {
 static int run(const void *opaque, const struct strv *operands, struct error *err)
 {
 	const struct restart_options *o = opaque;
-	cleanup_free char *name = NULL;
-	cleanup_session struct session *s = NULL;
-	cleanup_progress struct progress *progress = NULL;
-	cleanup_strv struct strv only = STRV_INIT;
-	cleanup_close int lock = -1;
+	cleanup_target struct cmd_target target = CMD_TARGET_INIT;
+	struct session_start_options start;
 
-	if (session_resolve(cmd_operand(operands, 0), &name, NULL, false, err) < 0)
+	if (cmd_target_choose(&target, operands, err) < 0 || cmd_target_take(&target, err) < 0)
 		return -1;
-	for (size_t i = 1; i < operands->count; i++)
-		if (strv_add(&only, operands->items[i], err) < 0)
-			return -1;
-	lock = session_lock(name, SESSION_LOCK_MS, err);
-	s = lock < 0 ? NULL : session_load(name, err);
-	progress = s ? progress_new(s, &only, err) : NULL;
-	if (!progress)
+	start = cmd_target_start(&target, o->timeout_ms);
+	if (session_stop(target.session, &target.only, false, CMD_GRACE_MS, progress_tell, target.progress, err) < 0 &&
+	    err->kind != ERROR_STATE)
 		return -1;
-	struct session_start_options start = {
-		.only = &only,
-		.wait = SESSION_WAIT_READY,
-		.timeout_ms = o->timeout_ms ? o->timeout_ms : 120000,
-		.progress = progress_tell,
-		.progress_arg = progress,
-		.cancel = cmd_catch_signals(),
-	};
-
-	if (session_stop(s, &only, false, GRACE_MS, progress_tell, progress, err) < 0 && err->kind != ERROR_STATE)
+	if (session_check_start(target.session, &start, NULL, err) < 0)
 		return -1;
-	if (session_check_start(s, &start, NULL, err) < 0)
-		return -1;
-	return session_start(s, &start, err);
+	return session_start(target.session, &start, err);
 }
 
 const struct cli_command cmd_restart = {

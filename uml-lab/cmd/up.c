@@ -89,7 +89,7 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 	struct session_start_options start = {
 		.only = &only,
 		.wait = wait_of(o->wait),
-		.timeout_ms = o->timeout_ms ? o->timeout_ms : 120000,
+		.timeout_ms = o->timeout_ms ? o->timeout_ms : CMD_READY_MS,
 		.progress = progress_tell,
 	};
 
