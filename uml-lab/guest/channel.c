@@ -443,6 +443,7 @@ static int open_streams(struct streams *s, const struct exec_request *r, struct 
 static void enter_child(struct streams *s, bool terminal)
 {
 	int fds[4] = { s->child_in, s->child_out, s->child_err, s->child_status };
+	sigset_t none;
 	int i;
 
 	setsid();
@@ -459,6 +460,22 @@ static void enter_child(struct streams *s, bool terminal)
 	signal(SIGTERM, SIG_DFL);
 	signal(SIGHUP, SIG_DFL);
 	signal(SIGINT, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* With signals blocked: those that the agent ignores would be lost on a child that has not come so far as to take them. */
+static pid_t fork_blocked(void)
+{
+	sigset_t all, before;
+	pid_t pid;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
+	pid = fork();
+	if (pid)
+		sigprocmask(SIG_SETMASK, &before, NULL);
+	return pid;
 }
 
 static void run_child(const struct frame_view *v, const struct exec_request *r, const char *path)
@@ -517,7 +534,7 @@ static void open_channel(struct agent *a, const struct frame_view *v, const stru
 		send_error(a, v->channel, f);
 		return;
 	}
-	pid = open_streams(&s, r, f) < 0 ? -1 : fork();
+	pid = open_streams(&s, r, f) < 0 ? -1 : fork_blocked();
 	if (pid == 0) {
 		enter_child(&s, r && (r->flags & EXEC_TERMINAL));
 		run_child(v, r, path);
