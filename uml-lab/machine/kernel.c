@@ -3,13 +3,16 @@
  * them (NAME/linux.uml with NAME/modules/RELEASE beside it), and PATH, whose
  * kernel has its modules where Debian's package puts them. What a kernel is
  * called on disk says nothing: `linux.uml --version` does (uname.c of arch/um
- * prints the release and exits).
+ * prints the release and exits). That takes some milliseconds, and one file is
+ * met several times (/bin is /usr/bin, each machine looks for its own kernel):
+ * a process asks each file once.
  */
 #include <ctype.h>
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "uml-lab/base/child.h"
 #include "uml-lab/base/cleanup.h"
@@ -18,6 +21,8 @@
 #include "uml-lab/machine/kernel.h"
 
 #define VERSION_TIMEOUT_MS 5000
+#define RELEASE_MAX 64
+#define ANSWERS_MAX 16
 #define SYSTEM_KERNELS "/var/cache/uml-lab-kernels"
 #define SYSTEM_MODULES "/usr/lib/uml/modules"
 #define OLDEST_MAJOR 6	/* 6.1: what uml-facts.md was read from; older ones lack the vector transports */
@@ -49,8 +54,38 @@ static int parse_release(const char *text, int *major, int *minor)
 			       strlen(text + n) ? 0 : -1;
 }
 
+/* What files answered, the latest in place of the oldest. A file that was replaced or written to is another one. */
+static struct answer {
+	dev_t device;
+	ino_t inode;
+	struct timespec changed;
+	char release[RELEASE_MAX + 1];
+} answers[ANSWERS_MAX];
+static size_t answer_count;
+
+/* The answer of the file that st describes; NULL when it was not asked. */
+static const char *recall(const struct stat *st)
+{
+	for (size_t i = 0; i < answer_count && i < ANSWERS_MAX; i++) {
+		const struct answer *a = &answers[i];
+
+		if (a->device == st->st_dev && a->inode == st->st_ino && a->changed.tv_sec == st->st_ctim.tv_sec &&
+		    a->changed.tv_nsec == st->st_ctim.tv_nsec)
+			return a->release;
+	}
+	return NULL;
+}
+
+static void remember(const struct stat *st, const char *release)
+{
+	struct answer *a = &answers[answer_count++ % ANSWERS_MAX];
+
+	*a = (struct answer){ .device = st->st_dev, .inode = st->st_ino, .changed = st->st_ctim };
+	strcpy(a->release, release);
+}
+
 /* Asks the program itself. A program that is no UML kernel is an error. */
-static int ask_release(const char *path, struct kernel *out, struct error *err)
+static int ask_program(const char *path, struct kernel *out, struct error *err)
 {
 	const char *const argv[] = { path, "--version", NULL };
 	const struct child_spec spec = { .argv = argv, .null_stdin = true, .new_session = true };
@@ -60,10 +95,28 @@ static int ask_release(const char *path, struct kernel *out, struct error *err)
 	if (child_capture(&spec, VERSION_TIMEOUT_MS, 256, false, &output, &status, err) < 0)
 		return error_prefix(err, "kernel %s", path);
 	output[strcspn(output, "\n")] = '\0';
-	if (status || strlen(output) > 64 || parse_release(output, &out->major, &out->minor) < 0)
+	if (status || strlen(output) > RELEASE_MAX || parse_release(output, &out->major, &out->minor) < 0)
 		return error_set(err, ERROR_FAILED, "%s is no user-mode Linux kernel", path);
 	out->release = str_dup(output, err);
 	return out->release ? 0 : -1;
+}
+
+static int ask_release(const char *path, struct kernel *out, struct error *err)
+{
+	const char *known;
+	struct stat st;
+
+	if (stat(path, &st) < 0)
+		return ask_program(path, out, err);
+	known = recall(&st);
+	if (!known) {
+		if (ask_program(path, out, err) < 0)
+			return -1;
+		remember(&st, out->release);
+		return 0;
+	}
+	out->release = str_dup(known, err);
+	return out->release ? parse_release(known, &out->major, &out->minor) : -1;
 }
 
 static bool has_modules(const char *folder)
