@@ -53,7 +53,7 @@ lab() {
 forget() {
 	local s
 	for s in "$HOME"/.local/state/uml-lab/sessions/*/; do
-		[ -d "$s" ] && timeout -k 5 60 uml-lab down --force "$(basename "$s")" >/dev/null 2>&1
+		[ ! -d "$s" ] || timeout -k 5 60 uml-lab down --force "$(basename "$s")" >/dev/null 2>&1 || true # it may be down
 	done
 	rm -rf "$HOME/.local/state/uml-lab"
 }
