@@ -3,6 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 need debugfs mke2fs diff fusermount3
 [ -w /dev/fuse ] || skip "/dev/fuse is not accessible"
+[ -e /etc/mtab ] || skip "there is no /etc/mtab, which fusermount3 needs"
 cd "$T" || exit 1
 
 mkdir -p tree/etc/sub tree/home tree/moved/deep tree/gone m

@@ -116,7 +116,7 @@ round() {
 	expect 0 uml-cow check made-by-kernel.cow
 }
 
-for uml in "$(command -v linux.uml)" /var/cache/uml-lab-kernels/*/linux.uml; do
+for uml in "$(command -v linux.uml)" "${UML_LAB_KERNELS:-/var/cache/uml-lab-kernels}"/*/linux.uml; do
 	[ -x "$uml" ] || continue
 	rm -rf round
 	mkdir round

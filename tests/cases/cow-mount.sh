@@ -3,6 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 need fusermount3 debugfs mke2fs e2fsck
 [ -w /dev/fuse ] || skip "/dev/fuse is not accessible"
+[ -e /etc/mtab ] || skip "there is no /etc/mtab, which fusermount3 needs"
 cd "$T" || exit 1
 
 mkdir m tree
