@@ -60,10 +60,16 @@ static void check_supported(const struct lab_machine *m, struct findings *findin
 {
 	if (m->shares.count)
 		findings_add(findings, "%s: shares are not served yet by this version", m->name);
-	for (size_t i = 0; i < m->interface_count; i++)
-		if (m->interfaces[i].network)
+	for (size_t i = 0; i < m->interface_count; i++) {
+		const struct lab_interface *iface = &m->interfaces[i];
+
+		if (iface->network)
 			findings_add(findings, "%s: eth%zu: networks between machines are not served yet by this "
 					       "version; use slirp: true", m->name, i);
+		if (iface->allow.count)
+			findings_add(findings, "%s: eth%zu: allow: is not served yet by this version; without it, "
+					       "restrict: true lets nothing but the forwards through", m->name, i);
+	}
 }
 
 /* The base is there, and is the one the overlay was made over. */
