@@ -99,7 +99,11 @@ expect 0 uml-lab up "$T/labs/off"
 before=$(uml-lab exec off -- cat /proc/sys/kernel/random/boot_id)
 run uml-lab exec off -- reboot
 wait_until 20 sh -c "id=\$(uml-lab exec off -- cat /proc/sys/kernel/random/boot_id) && [ -n \"\$id\" ] && [ \"\$id\" != $before ]"
-expect 0 uml-lab down off
+# A guest that takes longer to go down than it may is forced.
+expect 0 uml-lab down --timeout 200ms off
+expect 0 uml-lab status off
+says stopped
+wait_until 5 gone
 
 # Ctrl-C while starting: what was started is stopped.
 timeout -s INT 0.5 uml-lab up "$T/labs/off" >"$T/out" 2>"$T/err"
