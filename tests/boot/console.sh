@@ -36,6 +36,8 @@ try_console() { # KERNEL
 	wait_until 10 sh -c "tmux -L $S send-keys -t a 'stty size' Enter; sleep 0.3; tmux -L $S capture-pane -p -t a | grep -qF '20 70'"
 	# Ctrl-C goes to the guest, Ctrl-] leaves, and the terminal is sane again.
 	tmux -L "$S" send-keys -t a "sleep 1000" Enter
+	# Not before it runs: the shell itself throws a Ctrl-C away.
+	wait_until 10 uml-lab exec con/m -- pidof sleep
 	tmux -L "$S" send-keys -t a C-c
 	# The terminal throws away what was typed together with the Ctrl-C.
 	wait_until 10 sh -c "tmux -L $S send-keys -t a 'echo alive-\$((2+3))' Enter; sleep 0.3; tmux -L $S capture-pane -p -t a | grep -qF alive-5"

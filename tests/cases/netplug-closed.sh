@@ -23,7 +23,7 @@ for option in --no-ipv6 --restrict; do
 	guest 5 "echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet; ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.1 via 10.0.2.2"
 	closed "timeout 5 wget -q -O - http://127.0.0.1:$PORT/noise"
 	guest 10 "echo through >/www/page; httpd -h /www"
-	same "$(wget -q -T 20 -t 1 -O - "http://127.0.0.1:$(forwarded 1)/page")" through "the forward"
+	same "$(wget -nv -T 20 -t 1 -O - "http://127.0.0.1:$(forwarded 1)/page")" through "the forward"
 	guest_stop
 	kill "$PLUG"
 	wait "$PLUG"

@@ -18,7 +18,7 @@ try_kernel() {
 	guest 10 "ping -c 1 -W 5 10.0.2.2"
 
 	guest 10 "head -c 3000000 /dev/urandom >/www/page; httpd -h /www; sha256sum </www/page"
-	same "$(wget -q -T 20 -t 1 -O - "http://127.0.0.1:$(forwarded 1)/page" | sha256sum)" "$(grep -a ' -$' "$T/out")"
+	same "$(wget -nv -T 20 -t 1 -O - "http://127.0.0.1:$(forwarded 1)/page" | sha256sum)" "$(grep -a ' -$' "$T/out")"
 
 	for _ in 1 2 3; do
 		guest 10 "ip link set eth0 down && ip link set eth0 up"

@@ -31,7 +31,7 @@ try_kernel() {
 		told 60
 		guest 30 "timeout 10 wget -q -O - http://10.0.2.2:$PORT/noise | sha256sum"
 		says "$SUM"
-		same "$(wget -q -T 20 -t 3 -O - "http://127.0.0.1:$(forwarded 1)/page")" through "the forward"
+		same "$(wget -nv -T 20 -t 3 -O - "http://127.0.0.1:$(forwarded 1)/page")" through "the forward"
 	done
 	# A guest that spins takes all of a processor: 100 ticks a second.
 	before=$(guest_ticks)
