@@ -36,6 +36,7 @@ grep -q -- '^--include=systemd,.*,gawk,jq,bind9$' "$T/arguments" || fail "the pa
 grep -q '^--mode=\(fakechroot\|unshare\)$' "$T/arguments" || fail "the mode: $(cat "$T/arguments")"
 same "$(head -n 1 "$T/sources")" "deb http://me:word@mirror.test/debian bookworm main"
 e2fsck -fn "$images/debian-12.img" >"$T/fsck" 2>&1 || { cat "$T/fsck"; fail "e2fsck is not content"; }
+same "$(find "$images" -name "*.tmp*")" "" "left behind by a build that worked"
 cat_image() { debugfs -R "cat $1" "$images/debian-12.img" 2>/dev/null; }
 same "$(cat_image /etc/ssh/ssh_host_rsa_key)" "" "a host key in the image"
 same "$(cat_image /etc/machine-id)" "" "a machine id in the image"

@@ -188,6 +188,14 @@ static int complete_meta(const struct image_draft *draft, json_t *meta, struct e
 	return 0;
 }
 
+static void remove_work_folder(const struct image_draft *draft)
+{
+	cleanup_free char *work = str_printf(NULL, "%s%s", draft->path, WORK);
+
+	if (work)
+		file_remove_tree(work, NULL);
+}
+
 static int put_in_place(struct image_draft *draft, const char *text, struct error *err)
 {
 	cleanup_free char *image = final_path(draft, ".img", err), *meta = final_path(draft, ".json", err);
@@ -197,6 +205,7 @@ static int put_in_place(struct image_draft *draft, const char *text, struct erro
 		return -1;
 	if (rename(draft->path, image))
 		return error_errno(err, errno, "%s: putting the image in place", image);
+	remove_work_folder(draft);
 	free(steal_ptr(&draft->path));
 	/* An image without its description is still good; the reverse would describe the one that was
 	 * replaced. */
@@ -222,10 +231,7 @@ int image_draft_publish(struct image_draft *draft, json_t *meta, struct error *e
 void image_draft_drop(struct image_draft *draft)
 {
 	if (draft->path) {
-		cleanup_free char *work = str_printf(NULL, "%s%s", draft->path, WORK);
-
-		if (work)
-			file_remove_tree(work, NULL);
+		remove_work_folder(draft);
 		unlink(draft->path);
 	}
 	if (draft->lock >= 0)
