@@ -105,6 +105,14 @@ expect 0 uml-lab status off
 says stopped
 wait_until 5 gone
 
-# Ctrl-C while starting: what was started is stopped.
-timeout -s INT 0.5 uml-lab up "$T/labs/off" >"$T/out" 2>"$T/err"
+# Ctrl-C while starting: what was started is stopped. A Debian, which takes longer than that to be ready.
+lab slow <<-END
+	lab: slow
+	base: debian-12
+	machines: {m: {memory: 256M}}
+END
+timeout -s INT 1 uml-lab up "$T/labs/slow" >"$T/out" 2>"$T/err"
+says interrupted
 wait_until 20 gone
+expect 0 uml-lab status slow
+says stopped
