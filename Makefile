@@ -12,7 +12,7 @@ VERSION := 0.1.0
 B := build/$(VARIANT)
 
 CC := gcc
-PKGS := yaml-0.1 libarchive jansson ext2fs com_err slirp fuse3
+PKGS := yaml-0.1 libarchive jansson ext2fs com_err slirp fuse3 libseccomp
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wno-missing-field-initializers
 ifeq ($(CI),true)
 WARN += -Werror
@@ -99,7 +99,7 @@ $(foreach p,$(STATIC_PROGRAMS),$(eval $(call static_rule,$(p))))
 
 # To build; to run labs; to test. Debian's own packages only.
 DEPS_BUILD := gcc make pkg-config libc6-dev libyaml-dev libarchive-dev libjansson-dev libext2fs-dev comerr-dev \
-	libslirp-dev libvdeplug-dev libfuse3-dev libglib2.0-dev
+	libslirp-dev libvdeplug-dev libfuse3-dev libglib2.0-dev libseccomp-dev
 DEPS_RUN := user-mode-linux busybox-static e2fsprogs mmdebstrap fakechroot fakeroot vde2 procps
 DEPS_CHECK := libcunit1-dev patchelf kmod python3 tmux uml-utilities qemu-utils fuse3 curl attr acl libcap2-bin xfsprogs \
 	zstd xz-utils strace wget patch debian-archive-keyring util-linux python3-jsonschema python3-yaml iproute2
