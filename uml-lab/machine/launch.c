@@ -91,7 +91,7 @@ static void on_sandbox(void *arg, int fd, uint32_t events)
 
 void launch_cleanup(struct supervisor *sv)
 {
-	cleanup_free char *umid = file_join(NULL, sv->spec->runtime, "uml");
+	cleanup_free char *uml = guest_path(sv->spec, "uml", NULL);
 
 	loop_remove_fd(sv->sandbox_source);
 	sv->sandbox_source = NULL;
@@ -107,8 +107,8 @@ void launch_cleanup(struct supervisor *sv)
 	early_lines(sv);
 	strbuf_free(&sv->early_line);
 	mconsole_drain(sv);
-	if (umid)
-		file_remove_tree(umid, NULL);
+	if (uml)
+		file_remove_tree(uml, NULL);
 }
 
 struct ends {
@@ -161,19 +161,22 @@ static int start(struct supervisor *sv, const struct strv *argv, const struct en
 {
 	const char *wanted = getenv("UML_LAB_SANDBOX");
 	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	cleanup_free char *cwd = guest_path(sv->spec, "", err);
 	int fds[] = {
 		null,           ends->theirs[LINES], ends->theirs[LINES], ends->theirs[0], ends->theirs[1],
 		ends->theirs[2]};
 	struct sandbox_spec spec = {
 		.program = sv->spec->kernel.path,
 		.argv = (const char *const *)argv->items,
-		.cwd = sv->spec->runtime,
+		.cwd = cwd,
 		.fds = fds,
 		.fd_count = ARRAY_SIZE(fds),
 		.memory = sv->spec->memory,
 		.no_namespaces = str_eq(wanted, "process-group"),
 	};
 
+	if (!cwd)
+		return -1;
 	if (null < 0)
 		return error_errno(err, errno, "cannot open /dev/null");
 	return sandbox_start(&sv->sandbox, &spec, err);

@@ -51,18 +51,14 @@ static int address_of(const char *path, struct sockaddr_un *address, struct erro
 	return 0;
 }
 
-/* The kernel names its socket relative to its current folder, which is the runtime folder. */
+/* The kernel names its socket relative to its current folder. One that lies elsewhere is not the kernel's. */
 static void note_socket(struct supervisor *sv, const char *path)
 {
-	int n;
+	cleanup_free char *whole = guest_path(sv->spec, path, NULL);
 
-	if (path[0] == '/')
-		n = snprintf(sv->mconsole.socket, sizeof(sv->mconsole.socket), "%s", path);
-	else
-		n = snprintf(sv->mconsole.socket, sizeof(sv->mconsole.socket), "%s/%s", sv->spec->runtime,
-			     path);
-	if (n >= (int)sizeof(sv->mconsole.socket))
-		sv->mconsole.socket[0] = '\0';
+	sv->mconsole.socket[0] = '\0';
+	if (whole && path[0] != '/' && !strstr(path, "..") && strlen(whole) < sizeof(sv->mconsole.socket))
+		strcpy(sv->mconsole.socket, whole);
 }
 
 void mconsole_drain(struct supervisor *sv)
@@ -101,7 +97,7 @@ void mconsole_reset(struct supervisor *sv)
 
 int mconsole_open(struct supervisor *sv, struct error *err)
 {
-	cleanup_free char *path = file_join(err, sv->spec->runtime, "notify");
+	cleanup_free char *path = guest_path(sv->spec, "notify", err);
 	struct sockaddr_un address;
 
 	if (!path || address_of(path, &address, err) < 0)
@@ -117,7 +113,7 @@ int mconsole_open(struct supervisor *sv, struct error *err)
 
 void mconsole_close(struct supervisor *sv)
 {
-	cleanup_free char *path = file_join(NULL, sv->spec->runtime, "notify");
+	cleanup_free char *path = guest_path(sv->spec, "notify", NULL);
 
 	loop_remove_fd(sv->mconsole.source);
 	if (sv->mconsole.notify < 0)

@@ -441,9 +441,11 @@ static void on_timer(void *arg)
 static int open_port(struct supervisor *sv, size_t i, struct error *err)
 {
 	struct plug_port *port = &sv->plug.ports[i];
+	char name[32];
 
 	*port = (struct plug_port){.sv = sv, .listener = -1, .connection = -1};
-	port->path = str_printf(err, "%s/eth%zu", sv->spec->runtime, i);
+	snprintf(name, sizeof(name), "eth%zu", i);
+	port->path = guest_path(sv->spec, name, err);
 	if (!port->path)
 		return -1;
 	port->listener = netplug_listen(port->path, err);

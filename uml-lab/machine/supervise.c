@@ -21,7 +21,6 @@
  * killed is nothing where there are namespaces (sandbox.c), and machine_sweep()'s
  * otherwise.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -317,22 +316,12 @@ static int lock_runtime(const char *runtime, struct error *err)
 /* All that a supervisor ever makes in a runtime folder. */
 static void sweep_runtime(int runtime, const char *path)
 {
-	static const char *const names[] = {"control", "notify", "initrd"};
-	cleanup_free char *umid = file_join(NULL, path, "uml");
-	cleanup_dir DIR *dir = fdopendir(dup(runtime));
-	struct dirent *entry;
+	cleanup_free char *guest = file_join(NULL, path, GUEST_FOLDER);
 
-	if (umid)
-		file_remove_tree(umid, NULL);
+	if (guest)
+		file_remove_tree(guest, NULL);
 	spool_clear(runtime);
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-		unlinkat(runtime, names[i], 0);
-	if (!dir)
-		return;
-	rewinddir(dir);
-	while ((entry = readdir(dir)))
-		if (str_starts(entry->d_name, "disk") || str_starts(entry->d_name, "eth"))
-			unlinkat(runtime, entry->d_name, 0);
+	unlinkat(runtime, "control", 0);
 }
 
 /* What is logged from now on, here and by the plug, goes to supervisor.log. */
@@ -471,7 +460,9 @@ int machine_supervise(const struct machine_spec *spec, int ready_fd, machine_rep
 		sv->console.fds[i] = -1;
 	process_identify(getpid(), &sv->self);
 	sweep_runtime(runtime, spec->runtime);
-	if (run(sv, ready_fd, &failure) < 0)
+	if (mkdirat(runtime, GUEST_FOLDER, 0700) < 0)
+		error_errno(&failure, errno, "cannot make the folder %s/" GUEST_FOLDER, spec->runtime);
+	if (failure.kind || run(sv, ready_fd, &failure) < 0)
 		end(sv, MACHINE_FAILED, failure.message);
 	else if (sv->state == MACHINE_FAILED)
 		error_set(&failure, ERROR_FAILED, "%s", sv->cause);

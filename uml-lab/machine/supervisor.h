@@ -25,6 +25,14 @@
 #include "uml-lab/machine/sandbox.h"
 #include "uml-lab/machine/wire.h"
 
+/*
+ * The part of the runtime folder that the kernel sees, and its current folder: all sockets it connects to (eth0, disk0, notify) and
+ * its own (uml/m/mconsole). The control socket and the spool lie outside of it.
+ */
+#define GUEST_FOLDER "guest"
+/* RUNTIME/guest/NAME, malloc'ed; NULL + err. */
+char *guest_path(const struct machine_spec *spec, const char *name, struct error *err);
+
 #define CONSOLES 2			/* con0: kernel and /dev/console; con1: tty1, where images have their getty */
 #define TAIL_SIZE 4096			/* bytes of output kept for telling causes */
 #define BOOT_TIMEOUT_MS 120000

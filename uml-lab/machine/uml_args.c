@@ -1,7 +1,7 @@
 /*
  * The command line of linux.uml.
  *
- * The kernel runs with the runtime folder as its current one, and all files
+ * The kernel runs with RUNTIME/guest as its current folder, and all files
  * are named relative to it: ubd's paths can hold no ',' and ':' (ubd_kern.c,
  * ubd_setup_common()), no kernel argument can hold a blank, all of the line must
  * fit into 2048 bytes, and socket paths into 107. Disks and the initramfs
@@ -153,9 +153,14 @@ int uml_args_build(const struct machine_spec *spec, struct strv *out, struct err
 	return 0;
 }
 
-static int link_as(const char *runtime, const char *name, const char *target, struct error *err)
+char *guest_path(const struct machine_spec *spec, const char *name, struct error *err)
 {
-	cleanup_free char *path = file_join(err, runtime, name);
+	return str_printf(err, "%s/" GUEST_FOLDER "%s%s", spec->runtime, *name ? "/" : "", name);
+}
+
+static int link_as(const struct machine_spec *spec, const char *name, const char *target, struct error *err)
+{
+	cleanup_free char *path = guest_path(spec, name, err);
 
 	if (!path)
 		return -1;
@@ -168,16 +173,16 @@ int uml_args_link(const struct machine_spec *spec, const char *initramfs, struct
 {
 	char name[40];
 
-	if (link_as(spec->runtime, "initrd", initramfs, err) < 0)
+	if (link_as(spec, "initrd", initramfs, err) < 0)
 		return -1;
 	for (size_t i = 0; i < spec->disk_count; i++) {
 		const struct machine_disk *disk = &spec->disks[i];
 
 		snprintf(name, sizeof(name), "disk%zu", i);
-		if (link_as(spec->runtime, name, disk->path, err) < 0)
+		if (link_as(spec, name, disk->path, err) < 0)
 			return -1;
 		snprintf(name, sizeof(name), "disk%zu.base", i);
-		if (disk->backing && link_as(spec->runtime, name, disk->backing, err) < 0)
+		if (disk->backing && link_as(spec, name, disk->backing, err) < 0)
 			return -1;
 	}
 	return 0;
