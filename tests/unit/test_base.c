@@ -77,6 +77,27 @@ static void test_nearest(void)
 	CU_ASSERT_PTR_NULL(str_nearest("elephant", words));
 }
 
+static const char *cleaned(struct strbuf *b, const char *text, size_t length)
+{
+	strbuf_free(b);
+	*b = (struct strbuf)STRBUF_INIT;
+	strbuf_add(b, text, length);
+	str_clean(b);
+	return b->data ?: "";
+}
+
+static void test_clean(void)
+{
+	cleanup_strbuf struct strbuf b = STRBUF_INIT;
+
+	CU_ASSERT_STRING_EQUAL(cleaned(&b, "", 0), "");
+	CU_ASSERT_STRING_EQUAL(cleaned(&b, "a\tb\r\nc\r", 7), "a\tb\nc?");
+	CU_ASSERT_STRING_EQUAL(cleaned(&b, "\033[2Jx\0y", 7), "?[2Jx?y");
+	CU_ASSERT_STRING_EQUAL(cleaned(&b, "\xc3\xa9\xc2\x9b\xff", 5), "\xc3\xa9??");
+	CU_ASSERT_STRING_EQUAL(cleaned(&b, "\xe2\x82", 2), "??"); /* cut within a character */
+	CU_ASSERT_STRING_EQUAL(cleaned(&b, "\xef\xbf\xbe", 3), "?"); /* U+FFFE: not in XML */
+}
+
 static void test_strbuf(void)
 {
 	cleanup_strbuf struct strbuf b = STRBUF_INIT;
@@ -335,6 +356,7 @@ static void test_cli_wrong(void)
 	CU_ASSERT_EQUAL(DEMO("up", "a", "--name"), ERROR_USAGE);
 }
 
-UNIT_MAIN("base", UNIT_CASE(test_error), UNIT_CASE(test_strings), UNIT_CASE(test_nearest), UNIT_CASE(test_strbuf),
+UNIT_MAIN("base", UNIT_CASE(test_error), UNIT_CASE(test_strings), UNIT_CASE(test_nearest), UNIT_CASE(test_clean),
+	  UNIT_CASE(test_strbuf),
 	  UNIT_CASE(test_files), UNIT_CASE(test_lock), UNIT_CASE(test_child), UNIT_CASE(test_child_fds),
 	  UNIT_CASE(test_loop), UNIT_CASE(test_cli), UNIT_CASE(test_cli_wrong))

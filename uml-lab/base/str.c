@@ -329,6 +329,50 @@ char *str_human_size(uint64_t bytes, char *buf, size_t size)
 	return buf;
 }
 
+size_t str_utf8_decode(const char *text, size_t length, uint32_t *character)
+{
+	static const uint32_t least[] = {0, 0, 0x80, 0x800,
+					 0x10000}; /* RFC 3629 section 3: no overlong forms */
+	const unsigned char *s = (const unsigned char *)text;
+	size_t n = s[0] < 0x80 ? 1 : (s[0] >> 5) == 6 ? 2 : (s[0] >> 4) == 14 ? 3 : (s[0] >> 3) == 30 ? 4 : 0;
+	uint32_t c;
+
+	if (!n || n > length)
+		return 0;
+	c = n == 1 ? s[0] : s[0] & (0x7fu >> n);
+	for (size_t i = 1; i < n; i++) {
+		if ((s[i] & 0xc0) != 0x80)
+			return 0;
+		c = c << 6 | (s[i] & 0x3f);
+	}
+	if (c < least[n] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
+		return 0;
+	*character = c;
+	return n;
+}
+
+void str_clean(struct strbuf *text)
+{
+	cleanup_strbuf struct strbuf clean = STRBUF_INIT;
+	size_t n;
+
+	for (size_t i = 0; i < text->length; i += n ?: 1) {
+		uint32_t c = 0;
+
+		n = str_utf8_decode(text->data + i, text->length - i, &c);
+		if (c == '\r' && i + 1 < text->length && text->data[i + 1] == '\n')
+			continue;
+		if (!n || (c < ' ' && c != '\n' && c != '\t') || (c >= 0x7f && c < 0xa0) || c == 0xfffe || c == 0xffff)
+			strbuf_putc(&clean, '?');
+		else
+			strbuf_add(&clean, text->data + i, n);
+	}
+	clean.failed |= text->failed;
+	struct strbuf old = *text;
+	*text = clean;
+	clean = old;
+}
+
 /* Damerau-Levenshtein distance (adjacent transpositions count one), words cut at 63 characters. */
 static size_t edit_distance(const char *a, const char *b)
 {

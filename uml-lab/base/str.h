@@ -72,6 +72,14 @@ int str_to_duration_ms(const char *s, int64_t *out);
 /* "1.5 GiB" and the like into buf (at least 16 bytes), returned. */
 char *str_human_size(uint64_t bytes, char *buf, size_t size);
 
+/* Decodes one character of at most length bytes (> 0): its length in bytes, or 0 when it is not valid UTF-8 (RFC 3629). */
+size_t str_utf8_decode(const char *text, size_t length, uint32_t *character);
+/*
+ * Makes text that somebody else wrote fit to be shown on a terminal and to be put into JSON and XML: what is not valid UTF-8, and
+ * control characters (C0 but line feed and tab, DEL, C1) become '?'; "\r\n" becomes "\n".
+ */
+void str_clean(struct strbuf *text);
+
 /* The nearest of the candidates (NULL-terminated) for a mistyped word, or NULL: "did you mean …". */
 const char *str_nearest(const char *word, const char *const *candidates);
 

@@ -49,13 +49,19 @@ static int add_machine(struct cli_table *table, const json_t *session, const jso
 			     err);
 }
 
-/* Below the table: why machines are not as they should be. */
-static void print_causes(const json_t *sessions)
+/* Below the table: why machines are not as they should be, and what was checked. */
+static void print_notes(const json_t *sessions)
 {
 	const json_t *session, *machine;
 	size_t i, j;
 
 	json_array_foreach(sessions, i, session) {
+		const json_t *check = json_object_get(session, "check");
+
+		if (json_is_object(check))
+			printf("%s: checked %s: %d of %d points\n", text_of(session, "session"), text_of(check, "time"),
+			       (int)json_integer_value(json_object_get(check, "points")),
+			       (int)json_integer_value(json_object_get(check, "points_of")));
 		json_array_foreach(json_object_get(session, "machines"), j, machine) {
 			const char *cause = text_of(machine, "cause"), *sandbox = text_of(machine, "sandbox");
 
@@ -92,7 +98,7 @@ static int print_table(const json_t *sessions, struct error *err)
 	}
 	cli_table_print(table, stdout);
 	cli_table_free(table);
-	print_causes(sessions);
+	print_notes(sessions);
 	return 0;
 }
 

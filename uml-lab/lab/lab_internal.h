@@ -70,8 +70,6 @@ struct lab_mark lab_source_find_braces(const struct lab_source *source, size_t s
 const char *lab_source_line(const struct lab_source *source, int line, size_t *length);
 /* Whether text is valid UTF-8. */
 bool lab_is_utf8(const char *text, size_t length);
-/* Decodes one character: its length in bytes, or 0 when it is not valid UTF-8. */
-size_t lab_utf8_decode(const char *text, size_t length, uint32_t *character);
 
 /* ---- tree.c ---- */
 

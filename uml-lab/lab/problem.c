@@ -115,7 +115,7 @@ char *lab_quote(const char *text, char buf[static LAB_QUOTE_MAX])
 	buf[used++] = '"';
 	while (left && used < room) {
 		uint32_t character = 0;
-		size_t n = lab_utf8_decode(text, left, &character);
+		size_t n = str_utf8_decode(text, left, &character);
 
 		if (n && character >= ' ' && !(character >= 0x7f && character < 0xa0)) {
 			memcpy(buf + used, text, n);

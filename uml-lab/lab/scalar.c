@@ -61,7 +61,7 @@ static bool has_controls(const char *text, const char *but)
 
 	while (left) {
 		uint32_t c = 0;
-		size_t n = lab_utf8_decode(text, left, &c);
+		size_t n = str_utf8_decode(text, left, &c);
 
 		if (!n || (c < ' ' && !strchr(but, (int)c)) || (c >= 0x7f && c < 0xa0) || c == 0x2028 ||
 		    c == 0x2029)

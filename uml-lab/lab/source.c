@@ -11,34 +11,12 @@
 
 #include "uml-lab/lab/lab_internal.h"
 
-size_t lab_utf8_decode(const char *text, size_t length, uint32_t *character)
-{
-	static const uint32_t least[] = {0, 0, 0x80, 0x800,
-					 0x10000}; /* RFC 3629 section 3: no overlong forms */
-	const unsigned char *s = (const unsigned char *)text;
-	size_t n = s[0] < 0x80 ? 1 : (s[0] >> 5) == 6 ? 2 : (s[0] >> 4) == 14 ? 3 : (s[0] >> 3) == 30 ? 4 : 0;
-	uint32_t c;
-
-	if (!n || n > length)
-		return 0;
-	c = n == 1 ? s[0] : s[0] & (0x7fu >> n);
-	for (size_t i = 1; i < n; i++) {
-		if ((s[i] & 0xc0) != 0x80)
-			return 0;
-		c = c << 6 | (s[i] & 0x3f);
-	}
-	if (c < least[n] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
-		return 0;
-	*character = c;
-	return n;
-}
-
 bool lab_is_utf8(const char *text, size_t length)
 {
 	uint32_t character;
 
 	while (length) {
-		size_t n = lab_utf8_decode(text, length, &character);
+		size_t n = str_utf8_decode(text, length, &character);
 
 		if (!n)
 			return false;
@@ -86,7 +64,7 @@ bool lab_source_init(struct lab_source *source, const char *text, size_t length,
 	*source = (struct lab_source){text, length};
 	while (length) {
 		uint32_t c = 0;
-		size_t n = lab_utf8_decode(text, length, &c);
+		size_t n = str_utf8_decode(text, length, &c);
 
 		if (!n) {
 			lab_problem_add(problems, at, "",

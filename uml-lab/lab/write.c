@@ -55,7 +55,7 @@ static bool may_be_literal(const char *text)
 		return false;
 	while (left) {
 		uint32_t c = 0;
-		size_t n = lab_utf8_decode(text, left, &c);
+		size_t n = str_utf8_decode(text, left, &c);
 
 		if (!n || (c < ' ' && c != '\n' && c != '\t') || (c >= 0x7f && c < 0xa0) || c == 0x2028 ||
 		    c == 0x2029 || c == 0xfeff || c == 0xfffe || c == 0xffff)
@@ -87,7 +87,7 @@ static void put_quoted(struct strbuf *out, const char *text)
 	strbuf_putc(out, '"');
 	while (left) {
 		uint32_t c = 0;
-		size_t n = lab_utf8_decode(text, left, &c);
+		size_t n = str_utf8_decode(text, left, &c);
 
 		if (c == '"' || c == '\\')
 			strbuf_printf(out, "\\%c", (int)c);

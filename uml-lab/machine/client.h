@@ -50,9 +50,22 @@ struct machine_exec {
 	int64_t timeout_ms;
 };
 int machine_exec(int control, const struct machine_exec *exec, struct error *err);
-/* The same with input from memory and output captured (at most max bytes); for scripts of our own. *status as waitpid(). */
-int machine_exec_capture(int control, const struct machine_exec *exec, const void *input, size_t input_length,
-			 size_t max, struct strbuf *output, int *status, struct error *err);
+
+/* What a command in the guest wrote and how it ended. Initialise with { .max = … }, free with machine_capture_free(). */
+struct machine_capture {
+	size_t max;		/* bytes kept of each stream; what comes after is read and dropped */
+	const volatile int *cancel;	/* becomes non-zero by a signal: the command is killed; may be NULL */
+	struct strbuf out, err;
+	bool cut;		/* something was dropped */
+	int status;		/* as waitpid() gives it */
+};
+/*
+ * The same without input, the output kept in memory. 0 when the command ended by itself; ERROR_TIMEOUT when it had to be killed, also by cancel
+ * (what it wrote until then is in *capture), ERROR_STATE when the machine went away.
+ */
+int machine_exec_capture(int control, const struct machine_exec *exec, struct machine_capture *capture,
+			 struct error *err);
+void machine_capture_free(struct machine_capture *capture);
 
 /* The login console on the caller's terminal until Ctrl-] (detached: 0) or the machine ended (0). -1 + err. */
 int machine_console(int control, uint32_t replay, bool read_only, struct error *err);

@@ -11,7 +11,7 @@
  * its shell): poll() says when, and what is written at once is no more than a
  * pipe takes without blocking (PIPE_BUF).
  *
- * machine_exec_capture() is the same loop with memory at both ends.
+ * machine_exec_capture() is the same loop with memory at its end.
  */
 #include <endian.h>
 #include <errno.h>
@@ -36,16 +36,12 @@
 struct session {
 	int control;
 	struct wire wire;
-	int in;            /* stdin; -1: at its end, or none */
-	const char *input; /* or memory, instead */
-	size_t input_left;
-	bool input_ended;       /* the end was told */
-	uint32_t window;        /* bytes the agent takes now */
-	struct strbuf out[2];   /* for stdout and stderr */
-	int fds[2];             /* 1 and 2; -1: cannot be written any more */
-	struct strbuf *capture; /* or this, instead */
-	size_t capture_max;
-	uint32_t consumed; /* not yet credited */
+	int in;               /* stdin; -1: at its end, or none */
+	uint32_t window;      /* bytes the agent takes now */
+	struct strbuf out[2]; /* for stdout and stderr */
+	int fds[2];           /* 1 and 2; -1: cannot be written any more */
+	struct machine_capture *capture; /* or this, instead */
+	uint32_t consumed;               /* not yet credited */
 	int signals;
 	int terms; /* times we were asked to end */
 	bool terminal;
@@ -117,9 +113,11 @@ static int take_output(struct session *s, const struct wire_frame *frame, struct
 	int stream = frame->type == FRAME_DATA_OUT ? 0 : 1;
 
 	if (s->capture) {
-		size_t room = s->capture_max - s->capture->length;
+		struct strbuf *kept = stream ? &s->capture->err : &s->capture->out;
+		size_t room = s->capture->max - kept->length;
 
-		strbuf_add(s->capture, frame->payload, frame->length < room ? frame->length : room);
+		s->capture->cut |= frame->length > room;
+		strbuf_add(kept, frame->payload, frame->length < room ? frame->length : room);
 		return give_credit(s, frame->length, err);
 	}
 	if (s->fds[stream] < 0) /* nobody reads it any more */
@@ -194,7 +192,6 @@ static int read_frames(struct session *s, struct error *err)
 static int end_input(struct session *s, struct error *err)
 {
 	s->in = -1;
-	s->input_ended = true;
 	return queue(s, FRAME_DATA_IN, NULL, 0, err);
 }
 
@@ -210,22 +207,6 @@ static int send_input(struct session *s, struct error *err)
 		return end_input(s, err);
 	s->window -= (uint32_t)got;
 	return queue(s, FRAME_DATA_IN, chunk, (size_t)got, err);
-}
-
-static int send_memory(struct session *s, struct error *err)
-{
-	while (s->input_left && s->window && s->wire.out.length < FRAME_WINDOW) {
-		size_t n = s->input_left < s->window ? s->input_left : s->window;
-
-		if (n > FRAME_PAYLOAD_MAX)
-			n = FRAME_PAYLOAD_MAX;
-		if (queue(s, FRAME_DATA_IN, s->input, n, err) < 0)
-			return -1;
-		s->input += n;
-		s->input_left -= n;
-		s->window -= (uint32_t)n;
-	}
-	return s->input_left || s->input_ended ? 0 : end_input(s, err);
 }
 
 static int send_signals(struct session *s, struct error *err)
@@ -300,8 +281,6 @@ static int serve(struct session *s, struct pollfd p[AT_COUNT], struct error *err
 			return -1;
 	if (p[AT_IN].revents && send_input(s, err) < 0)
 		return -1;
-	if (s->input && !s->input_ended && s->started && send_memory(s, err) < 0)
-		return -1;
 	if ((p[AT_CONTROL].revents & (POLLIN | POLLHUP | POLLERR)) && !s->ended && read_frames(s, err) < 0)
 		return -1;
 	if (!s->ended && wire_write(&s->wire, s->control) < 0 && errno != EPIPE && errno != ECONNRESET)
@@ -331,6 +310,8 @@ static int run(struct session *s, int64_t timeout_ms, struct error *err)
 		int64_t left = deadline < 0 ? -1 : deadline - loop_now_ms();
 		int ready;
 
+		if (!s->closing && s->capture && s->capture->cancel && *s->capture->cancel)
+			left = deadline = 0;
 		if (deadline >= 0 && left <= 0 && !s->ended) {
 			if (close_command(s, &deadline, err) < 0)
 				return -1;
@@ -357,9 +338,7 @@ static int begin(struct session *s, const struct machine_exec *exec, struct erro
 	if (client_exec_payload(exec, &payload, err) < 0 ||
 	    queue(s, FRAME_EXEC, payload.data, payload.length, err) < 0)
 		return -1;
-	if (s->in >= 0 || s->input)
-		return 0;
-	return end_input(s, err);
+	return s->in >= 0 ? 0 : end_input(s, err);
 }
 
 static void finish(struct session *s)
@@ -401,27 +380,28 @@ int machine_exec(int control, const struct machine_exec *exec, struct error *err
 	return WIFEXITED(s.status) ? WEXITSTATUS(s.status) : 128 + WTERMSIG(s.status);
 }
 
-int machine_exec_capture(int control, const struct machine_exec *exec, const void *input, size_t input_length,
-			 size_t max, struct strbuf *output, int *status, struct error *err)
+int machine_exec_capture(int control, const struct machine_exec *exec, struct machine_capture *capture,
+			 struct error *err)
 {
-	struct session s = {.control = control,
-			    .in = -1,
-			    .input = input,
-			    .input_left = input_length,
-			    .fds = {-1, -1},
-			    .capture = output,
-			    .capture_max = output->length + max,
-			    .signals = -1};
+	struct session s = {.control = control, .in = -1, .fds = {-1, -1}, .capture = capture, .signals = -1};
 	int result = begin(&s, exec, err);
 
 	if (result == 0)
 		result = run(&s, exec->timeout_ms, err);
 	finish(&s);
-	if (result < 0 || strbuf_check(output, err) < 0)
+	if (result < 0 || strbuf_check(&capture->out, err) < 0 || strbuf_check(&capture->err, err) < 0)
 		return -1;
 	if (s.closing)
-		return error_set(err, ERROR_TIMEOUT, "%s did not end within %lld ms",
-				 exec->argv ? exec->argv[0] : "the shell", (long long)exec->timeout_ms);
-	*status = s.status;
+		return capture->cancel && *capture->cancel
+			       ? error_set(err, ERROR_TIMEOUT, "it was interrupted")
+			       : error_set(err, ERROR_TIMEOUT, "it did not end within %g s",
+					   (double)exec->timeout_ms / 1000);
+	capture->status = s.status;
 	return 0;
+}
+
+void machine_capture_free(struct machine_capture *capture)
+{
+	strbuf_free(&capture->out);
+	strbuf_free(&capture->err);
 }

@@ -1,3 +1,4 @@
 LIBS += session
 LIB_session_SRCS := $(addprefix uml-lab/session/,paths.c yaml.c store.c target.c prepare.c spec.c plan.c start.c stop.c \
-	settle.c status.c reset.c supervise.c watch.c)
+	settle.c status.c reset.c supervise.c watch.c \
+	checks.c checks_report.c last_check.c)

@@ -12,6 +12,7 @@ static int fresh_all(struct session *s, void *arg, struct error *err)
 {
 	const struct strv *names = arg;
 
+	last_check_free(&s->last_check); /* what was graded is gone */
 	for (size_t i = 0; i < s->lab->machine_count; i++) {
 		const struct lab_machine *lm = &s->lab->machines[i];
 		struct session_machine *m = session_find_machine(s, lm->name);

@@ -49,6 +49,15 @@ struct session_machine {
 	int restarts;
 };
 
+/* What `uml-lab check` found last; time NULL: nothing since the last reset. */
+struct session_last_check {
+	char *time;			/* ISO 8601 */
+	char *stage;			/* NULL: all of them */
+	int passed, failed, skipped, points, points_of;
+	struct strv verdicts;		/* "PASS r1 forwards packets" */
+};
+void last_check_free(struct session_last_check *last);
+
 struct session {
 	char *name;
 	char *folder;			/* absolute */
@@ -59,6 +68,7 @@ struct session {
 	struct lab *lab;		/* as instantiated */
 	struct session_machine *machines;	/* as many as, and in the order of, lab->machines */
 	size_t machine_count;
+	struct session_last_check last_check;
 };
 
 #define cleanup_session __attribute__((cleanup(session_cleanup)))
@@ -101,6 +111,11 @@ int session_image_users(void *arg, const char *path, struct strv *users, struct 
  * malloc'ed. -1 + err: ERROR_NOT_FOUND with the names there are.
  */
 int session_resolve(const char *operand, char **session, char **machine, bool machine_needed, struct error *err);
+/*
+ * The session meant by SESSION, or by a LAB as `up` takes it that has just one session. malloc'ed; NULL + err:
+ * ERROR_NOT_FOUND, ERROR_USAGE when several sessions are of that lab.
+ */
+char *session_of_lab(const char *operand, struct error *err);
 /* Resolves and connects to the machine's supervisor: for console, exec, shell, copy. A descriptor, -1 + err. */
 int session_connect(const char *operand, struct error *err);
 

@@ -38,6 +38,12 @@ void yaml_out_plain(struct yaml_out *out, const char *key, const char *word);
 /* Ends the document. The text, malloc'ed; NULL + err. Frees all else. */
 char *yaml_out_end(struct yaml_out *out, struct error *err);
 
+/* ---- last_check.c: `check:` below `session:` ---- */
+
+int last_check_read(yaml_document_t *document, yaml_node_t *node, struct session_last_check *last, struct error *err);
+/* Writes nothing when nothing was checked. */
+void last_check_write(struct yaml_out *out, const struct session_last_check *last);
+
 /* ---- store.c ---- */
 
 /* The short lock around a rewrite of session.yml; a descriptor, -1 + err. */

@@ -75,6 +75,22 @@ static json_t *machine_json(const struct session *s, const struct session_machin
 	return object;
 }
 
+/* What was checked last; null when nothing was since the last reset. */
+static json_t *check_json(const struct session_last_check *last)
+{
+	json_t *object, *verdicts = json_array();
+
+	for (size_t i = 0; i < last->verdicts.count; i++)
+		json_array_append_new(verdicts, json_string(last->verdicts.items[i]));
+	object = json_pack("{s:s?, s:s?, s:i, s:i, s:i, s:i, s:i, s:o}", "time", last->time, "stage", last->stage,
+			   "passed", last->passed, "failed", last->failed, "skipped", last->skipped, "points",
+			   last->points, "points_of", last->points_of, "verdicts", verdicts);
+	if (last->time)
+		return object;
+	json_decref(object);
+	return json_null();
+}
+
 json_t *session_status(struct session *session, struct error *err)
 {
 	json_t *object, *machines;
@@ -96,6 +112,7 @@ json_t *session_status(struct session *session, struct error *err)
 	}
 	set_text(object, "state", running ? "running" : "stopped");
 	json_object_set_new(object, "machines", machines);
+	json_object_set_new(object, "check", check_json(&session->last_check));
 	if (!machines) {
 		json_decref(object);
 		error_oom(err);

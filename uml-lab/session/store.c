@@ -52,6 +52,7 @@ void session_free(struct session *session)
 	free(session->created);
 	free(session->seed);
 	strv_free(&session->params);
+	last_check_free(&session->last_check);
 	lab_free(session->lab);
 	free(session);
 }
@@ -114,7 +115,8 @@ static int read_session_part(struct session *s, yaml_document_t *doc, yaml_node_
 	yaml_node_t *machines = yaml_get(doc, part, "machines");
 
 	if (yaml_copy_text(doc, part, "created", &s->created, err) < 0 ||
-	    yaml_copy_list(doc, part, "params", &s->params, err) < 0)
+	    yaml_copy_list(doc, part, "params", &s->params, err) < 0 ||
+	    last_check_read(doc, yaml_get(doc, part, "check"), &s->last_check, err) < 0)
 		return -1;
 	s->machines = calloc(s->lab->machine_count, sizeof(*s->machines));
 	if (!s->machines)
@@ -300,6 +302,7 @@ static char *session_part(const struct session *s, struct error *err)
 	yaml_out_text(&out, "lab-file", s->lab_file);
 	yaml_out_text(&out, "seed", s->seed);
 	write_list(&out, "params", &s->params);
+	last_check_write(&out, &s->last_check);
 	yaml_out_map(&out, "machines", false);
 	for (size_t i = 0; i < s->machine_count; i++)
 		write_machine(&out, &s->machines[i]);

@@ -66,6 +66,50 @@ static int no_such_session(const char *name, struct error *err)
 	return error_hint(err, "your sessions are: %s", list.data ?: "");
 }
 
+/* The sessions of the lab that LAB names. */
+static int sessions_of(const char *lab, struct strv *out, struct error *err)
+{
+	cleanup_strv struct strv names = STRV_INIT;
+	struct lab *loaded = lab_load(lab, NULL, err);
+	int result = loaded ? session_names(&names, err) : -1;
+
+	for (size_t i = 0; result == 0 && i < names.count; i++) {
+		cleanup_session struct session *s = session_load(names.items[i], NULL);
+
+		if (s && str_eq(s->lab_file, loaded->file))
+			result = strv_add(out, s->name, err);
+	}
+	lab_free(loaded);
+	return result;
+}
+
+char *session_of_lab(const char *operand, struct error *err)
+{
+	cleanup_strv struct strv names = STRV_INIT;
+	cleanup_strbuf struct strbuf list = STRBUF_INIT;
+	struct error unknown = ERROR_INIT;
+	char *name = NULL;
+
+	if (!operand || session_resolve(operand, &name, NULL, false, &unknown) == 0)
+		return operand ? name : the_session(err);
+	if (sessions_of(operand, &names, err) < 0) {
+		/* Neither: a name without a slash was more likely meant as a session. */
+		if (err && err->kind == ERROR_NOT_FOUND && !strchr(operand, '/'))
+			*err = unknown;
+		return NULL;
+	}
+	if (names.count == 1)
+		return str_dup(names.items[0], err);
+	join_names(&list, &names);
+	if (names.count) {
+		error_set(err, ERROR_USAGE, "lab %s has several sessions, name one of: %s", operand, list.data ?: "");
+		return NULL;
+	}
+	error_set(err, ERROR_NOT_FOUND, "lab %s has no session", operand);
+	error_hint(err, "start one with `uml-lab up %s`", operand);
+	return NULL;
+}
+
 /* Chooses the machine: the one named, or the only one. */
 static char *the_machine(const char *session, const char *wanted, struct error *err)
 {
