@@ -2,13 +2,13 @@
  * The guest's connection: a SEQPACKET socket (UML's bess transport), one bare
  * Ethernet frame per message.
  *
- * How it works: frames are received BATCH at a time. Frames to the guest are
+ * How it works: frames are received in batches. Frames to the guest are
  * copied into a queue of bounded size and sent in batches; what the socket
- * does not take stays queued until it is writable. The queue is one buffer used from
- * front to back: sent frames leave a gap at its start, closed when room is
- * needed. When the guest stops reading, the queue fills, the port is told
- * (link_congested()) and stops reading its host sockets; what comes all the
- * same (answers to the guest's own frames) is dropped and counted.
+ * does not take stays queued until it is writable. When the guest stops reading,
+ * the queue fills, the port is told (link_congested()) and stops reading what
+ * is for it; what comes all the same (answers to the guest's own frames) is
+ * dropped and counted. The other way round link_hold() lets the guest wait: its
+ * frames stay in the socket, and then in its own queue.
  *
  * A SEQPACKET socket reads 0 bytes both for an empty message and at the end;
  * only the poll flags tell which. An empty message is a runt like another.
@@ -27,16 +27,10 @@
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/base/log.h"
 
-#define BATCH 32
 #define BATCHES_PER_TURN 4		/* then the sockets get their turn */
-#define QUEUE_FRAMES 1024
 #define QUEUE_BYTES (1024 * 1024)
 #define CONGESTED_BYTES (QUEUE_BYTES / 4)	/* the rest is room for what comes all the same */
 #define SEND_BUFFER (1024 * 1024)	/* the kernel cuts it to net.core.wmem_max */
-
-struct queued {
-	size_t offset, length;
-};
 
 struct link {
 	struct loop *loop;
@@ -46,14 +40,9 @@ struct link {
 	struct netplug_stats *stats;
 
 	size_t frame_max;		/* longest frame taken */
-	uint8_t *in;			/* BATCH buffers of frame_max + 1 bytes */
-	struct iovec in_iov[BATCH];
-	struct mmsghdr in_msg[BATCH];
-
-	uint8_t *out;			/* QUEUE_BYTES */
-	size_t out_end;			/* bytes used, the gap at the start included */
-	struct queued queue[QUEUE_FRAMES];
-	size_t first, last;		/* queued frames: first … last - 1 */
+	struct frame_batch in;
+	struct frame_queue out;
+	bool held;			/* nothing is read from the guest */
 	bool waiting;			/* for room in the socket: EPOLLOUT is watched */
 	bool congested;
 };
@@ -64,24 +53,18 @@ struct link *link_new(struct loop *loop, size_t mtu, const struct link_events *e
 	struct link *link = calloc(1, sizeof(*link));
 	size_t size = ETHERNET_HEADER + VLAN_TAG + mtu;
 
-	if (link) {
-		link->fd = -1;
-		link->in = malloc(BATCH * (size + 1));
-		link->out = malloc(QUEUE_BYTES);
-	}
-	if (!link || !link->in || !link->out) {
-		link_free(link);
+	if (!link) {
 		error_oom(err);
 		return NULL;
 	}
+	link->fd = -1;
 	link->loop = loop;
 	link->events = *events;
 	link->stats = stats;
 	link->frame_max = size;
-	for (size_t i = 0; i < BATCH; i++) {
-		link->in_iov[i] = (struct iovec){ link->in + i * (size + 1), size + 1 };
-		link->in_msg[i].msg_hdr.msg_iov = &link->in_iov[i];
-		link->in_msg[i].msg_hdr.msg_iovlen = 1;
+	if (frame_batch_init(&link->in, size, err) || frame_queue_init(&link->out, QUEUE_BYTES, err)) {
+		link_free(link);
+		return NULL;
 	}
 	return link;
 }
@@ -106,8 +89,13 @@ static void set_congested(struct link *link, bool congested)
 
 static void forget_queue(struct link *link)
 {
-	link->stats->out_dropped += link->last - link->first;
-	link->first = link->last = link->out_end = 0;
+	link->stats->out_dropped += frame_queue_clear(&link->out);
+}
+
+static void watch(struct link *link)
+{
+	if (link->source)
+		loop_set_events(link->source, (link->held ? 0 : EPOLLIN) | (link->waiting ? EPOLLOUT : 0));
 }
 
 static void disconnect(struct link *link)
@@ -141,15 +129,13 @@ static void take_frame(struct link *link, const uint8_t *frame, size_t length)
 /* Receives one batch. Returns frames received; 0 when there are no more, -1 when the connection is at its end. */
 static int receive_batch(struct link *link)
 {
-	int n = recvmmsg(link->fd, link->in_msg, BATCH, MSG_DONTWAIT, NULL);
+	int n = frame_batch_receive(&link->in, link->fd);
 
-	if (n < 0)
-		return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -1;
 	for (int i = 0; i < n; i++) {
 		/* At the end of the connection every buffer of the batch comes back empty. */
-		if (link->in_msg[i].msg_len == 0 && netplug_socket_ended(link->fd))
+		if (link->in.msg[i].msg_len == 0 && netplug_socket_ended(link->fd))
 			return -1;
-		take_frame(link, link->in_iov[i].iov_base, link->in_msg[i].msg_len);
+		take_frame(link, link->in.iov[i].iov_base, link->in.msg[i].msg_len);
 	}
 	return n;
 }
@@ -157,14 +143,15 @@ static int receive_batch(struct link *link)
 static void on_event(void *arg, int fd, uint32_t events)
 {
 	struct link *link = arg;
-	int n = BATCH;
+	int n = FRAME_BATCH;
 
 	(void)fd;
 	if (events & EPOLLOUT)
 		link_flush(link);
 	if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
 		return;
-	for (int i = 0; i < BATCHES_PER_TURN && n == BATCH; i++)
+	/* Held: only the end is of interest, which comes after the frames. */
+	for (int i = 0; i < BATCHES_PER_TURN && n == FRAME_BATCH && (!link->held || events & EPOLLHUP); i++)
 		n = receive_batch(link);
 	if (n < 0 || (n == 0 && events & (EPOLLHUP | EPOLLERR))) {
 		log_debug("the guest's connection ended");
@@ -199,90 +186,53 @@ int link_connect(struct link *link, int fd, struct error *err)
 	disconnect(link);
 	link->fd = steal_fd(&owned);
 	link->source = source;
+	watch(link);
 	link->stats->connections++;
 	return 0;
 }
 
-/* Makes room for length bytes by closing the gap at the start. Whether there is room now. */
-static bool make_room(struct link *link, size_t length)
+void link_hold(struct link *link, bool held)
 {
-	size_t gap = link->first < link->last ? link->queue[link->first].offset : link->out_end;
-	size_t count = link->last - link->first;
-
-	if (link->out_end - gap + length > QUEUE_BYTES || count == QUEUE_FRAMES)
-		return false;
-	memmove(link->out, link->out + gap, link->out_end - gap);
-	memmove(link->queue, link->queue + link->first, count * sizeof(link->queue[0]));
-	for (size_t i = 0; i < count; i++)
-		link->queue[i].offset -= gap;
-	link->out_end -= gap;
-	link->first = 0;
-	link->last = count;
-	return true;
+	link->held = held;
+	watch(link);
 }
 
 void link_send(struct link *link, const uint8_t *frame, size_t length)
 {
-	bool full = link->last == QUEUE_FRAMES || link->out_end + length > QUEUE_BYTES;
+	uint8_t *room = NULL;
 
-	if (link->fd < 0 || length > link->frame_max || (full && !make_room(link, length))) {
+	if (link->fd >= 0 && length <= link->frame_max)
+		room = frame_queue_add(&link->out, length);
+	if (!room) {
 		link->stats->out_dropped++;
 		return;
 	}
-	memcpy(link->out + link->out_end, frame, length);
-	link->queue[link->last++] = (struct queued){ link->out_end, length };
-	link->out_end += length;
-	if (link->last - link->first >= BATCH && !link->congested)
+	memcpy(room, frame, length);
+	if (frame_queue_count(&link->out) >= FRAME_BATCH && !link->congested)
 		link_flush(link);
-}
-
-/* Sends up to BATCH queued frames. Returns how many, or -1 with errno. */
-static int send_batch(struct link *link)
-{
-	struct iovec iov[BATCH];
-	struct mmsghdr msg[BATCH];
-	size_t count = link->last - link->first;
-	int sent;
-
-	if (count > BATCH)
-		count = BATCH;
-	memset(msg, 0, count * sizeof(msg[0]));
-	for (size_t i = 0; i < count; i++) {
-		const struct queued *q = &link->queue[link->first + i];
-
-		iov[i] = (struct iovec){ link->out + q->offset, q->length };
-		msg[i].msg_hdr.msg_iov = &iov[i];
-		msg[i].msg_hdr.msg_iovlen = 1;
-	}
-	sent = sendmmsg(link->fd, msg, (unsigned)count, MSG_DONTWAIT | MSG_NOSIGNAL);
-	for (int i = 0; i < sent; i++) {
-		link->stats->out_frames++;
-		link->stats->out_bytes += link->queue[link->first++].length;
-	}
-	return sent;
 }
 
 void link_flush(struct link *link)
 {
-	size_t left;
+	struct frame_count sent = { 0 };
+	bool waiting;
+	int rc;
 
-	if (link->fd < 0 || link->first == link->last)
+	if (link->fd < 0 || !frame_queue_count(&link->out))
 		return;
-	while (link->first < link->last && send_batch(link) > 0)
-		;
-	/* No room is worth waiting for; anything else is not (the end of the connection comes as EPOLLHUP). */
-	if (link->first < link->last && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+	rc = frame_queue_send(&link->out, link->fd, &sent);
+	link->stats->out_frames += sent.frames;
+	link->stats->out_bytes += sent.bytes;
+	waiting = rc > 0;
+	if (rc < 0)	/* the end of the connection comes as EPOLLHUP */
 		forget_queue(link);
-	left = link->first < link->last ? link->out_end - link->queue[link->first].offset : 0;
-	if (!left)
-		link->first = link->last = link->out_end = 0;
-	if (link->waiting != (left > 0)) {
-		link->waiting = left > 0;
-		loop_set_events(link->source, left ? EPOLLIN | EPOLLOUT : EPOLLIN);
+	if (link->waiting != waiting) {
+		link->waiting = waiting;
+		watch(link);
 	}
-	if (left > CONGESTED_BYTES || link->last - link->first > QUEUE_FRAMES / 4)
+	if (frame_queue_bytes(&link->out) > CONGESTED_BYTES || frame_queue_count(&link->out) > FRAME_QUEUE_MAX / 4)
 		set_congested(link, true);
-	else if (!left)
+	else if (!waiting)
 		set_congested(link, false);
 }
 
@@ -294,7 +244,7 @@ void link_free(struct link *link)
 		loop_remove_fd(link->source);
 		close(link->fd);
 	}
-	free(link->in);
-	free(link->out);
+	frame_batch_free(&link->in);
+	frame_queue_free(&link->out);
 	free(link);
 }

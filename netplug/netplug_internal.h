@@ -1,12 +1,13 @@
 /*
  * Inside uml-netplug.
  *
- *	guest ⇄ link ⇄ port ⇄ slirp (libslirp) ⇄ host sockets
- *	                    ⇄ udp_forward      ⇄ host sockets
+ *	guest ⇄ link ⇄ port ⇄ slirp_port ⇄ slirp (libslirp) ⇄ host sockets
+ *	                                 ⇄ udp_forward      ⇄ host sockets
  *
- * link: the guest's connection, frames in batches. port: one interface, all of
- * the above together. plug: the process's ports and its loop. serve: what a
- * control socket or a stand-alone listening socket tells the plug to do.
+ * link: the guest's connection, frames in batches. port: one interface; all its
+ * frames pass there. backend: what it is joined to, by its kind. plug: the
+ * process's ports and its loop. serve: what a control socket or a stand-alone
+ * listening socket tells the plug to do.
  */
 #ifndef NETPLUG_NETPLUG_INTERNAL_H
 #define NETPLUG_NETPLUG_INTERNAL_H
@@ -15,6 +16,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
 
 #include "netplug/control.h"
 #include "netplug/netplug.h"
@@ -72,6 +75,51 @@ struct frame_datagram {
 void frame_build_datagram(const struct frame_datagram *d, size_t mtu,
 			  void (*fn)(void *arg, const uint8_t *frame, size_t length), void *arg);
 
+/* frames.c: frames in batches, one frame a message */
+
+#define FRAME_BATCH 32
+#define FRAME_QUEUE_MAX 1024
+
+struct frame_batch {
+	uint8_t *data;
+	struct iovec iov[FRAME_BATCH];		/* frame i: iov[i].iov_base, … */
+	struct mmsghdr msg[FRAME_BATCH];	/* … msg[i].msg_len bytes */
+};
+
+/* Buffers for frames of up to frame_max bytes; of a longer one frame_max + 1 bytes are received. 0, or -1 + err. */
+int frame_batch_init(struct frame_batch *batch, size_t frame_max, struct error *err);
+void frame_batch_free(struct frame_batch *batch);
+/* Receives without blocking. Frames received, 0 when there are none now, -1 with errno. */
+int frame_batch_receive(struct frame_batch *batch, int fd);
+
+struct queued_frame {
+	size_t offset, length;
+};
+
+/* Frames that wait to be sent: at most FRAME_QUEUE_MAX, and `size` bytes. */
+struct frame_queue {
+	uint8_t *data;
+	size_t size;
+	size_t end;		/* bytes used, the gap at the start included */
+	struct queued_frame frames[FRAME_QUEUE_MAX];
+	size_t first, last;	/* queued: first … last - 1 */
+};
+
+int frame_queue_init(struct frame_queue *queue, size_t bytes, struct error *err);
+void frame_queue_free(struct frame_queue *queue);
+/* Room for one more frame at the end, to be filled by the caller at once; NULL when the queue is full. */
+uint8_t *frame_queue_add(struct frame_queue *queue, size_t length);
+struct frame_count {
+	uint64_t frames, bytes;
+};
+
+/* Sends what the socket takes, adding it to *sent. 0: all; 1: the rest has to wait for room; -1 with errno: it never goes. */
+int frame_queue_send(struct frame_queue *queue, int fd, struct frame_count *sent);
+/* Empties the queue. How many frames were in it. */
+size_t frame_queue_clear(struct frame_queue *queue);
+size_t frame_queue_bytes(const struct frame_queue *queue);
+size_t frame_queue_count(const struct frame_queue *queue);
+
 /* link.c: the guest's connection */
 
 struct link;
@@ -96,8 +144,50 @@ void link_flush(struct link *link);
 /* Whether the guest does not read what is queued: those who feed it should wait for changed(). */
 bool link_congested(const struct link *link);
 bool link_connected(const struct link *link);
+/* While held nothing is read from the guest: its frames wait. */
+void link_hold(struct link *link, bool held);
 /* NULL is fine. */
 void link_free(struct link *link);
+
+/* backend: what a port is joined to. One file for each kind: slirp_port.c */
+
+/* The port, as its backend sees it; all of it outlives the backend. */
+struct backend_env {
+	struct loop *loop;
+	struct netplug_stats *stats;
+	/* A frame for the guest. */
+	void (*send)(void *arg, const uint8_t *frame, size_t length);
+	/* The backend takes no frames for now (true), or again: the guest waits, nothing is dropped. */
+	void (*hold)(void *arg, bool held);
+	void *arg;
+};
+
+struct backend {
+	const struct backend_ops *ops;
+	struct backend_env env;
+};
+
+/* NULL where a kind has nothing to do, but for input, pause, stats and free. */
+struct backend_ops {
+	/* A frame from the guest: length as link.c lets it pass; valid during the call. */
+	void (*input)(struct backend *backend, const uint8_t *frame, size_t length);
+	/* The guest does not read (true), or again: fetch nothing for it meanwhile. */
+	void (*pause)(struct backend *backend, bool paused);
+	/* Before the loop sleeps: milliseconds it may sleep at most, -1 without bound. */
+	int (*prepare)(struct backend *backend);
+	/* After the loop slept. */
+	void (*finish)(struct backend *backend);
+	/* Fills in the backend's own of the counters. */
+	void (*stats)(const struct backend *backend, struct netplug_stats *stats);
+	/* As port_add_forward() and port_remove_forward(). */
+	int (*add_forward)(struct backend *backend, struct netplug_forward *forward, struct error *err);
+	int (*remove_forward)(struct backend *backend, const struct netplug_forward *forward, struct error *err);
+	void (*free)(struct backend *backend);
+};
+
+/* Each copies env and what it needs of config. NULL + err. */
+struct backend *slirp_port_new(const struct backend_env *env, const struct netplug_port_config *config,
+			       struct error *err);
 
 /* slirp.c: libslirp on the loop */
 
@@ -142,8 +232,7 @@ struct udp_forward;
 
 /* What the forwards of a port share; must outlive them. */
 struct udp_forward_env {
-	struct loop *loop;
-	struct link *link;
+	const struct backend_env *port;
 	size_t mtu;
 	struct in_addr gateway;		/* stands for clients on the host's loopback */
 	uint8_t gateway_mac[6];

@@ -1,122 +1,82 @@
 /*
- * One guest interface: its link, libslirp, and its forwards.
+ * One guest interface: its link on one side, what it is joined to on the other.
  *
- * A frame from the guest is inspected (frame.c); a datagram that answers a
- * client of a UDP forward goes back to that client, anything else to libslirp.
- * While the guest does not read (link_congested()) nothing is read for
- * it from the host's sockets: they fill up, and their senders wait.
+ *	guest ⇄ link ⇄ port ⇄ backend: slirp_port.c or vde.c
+ *
+ * Every frame passes here, in either direction: from_guest() and to_guest().
+ * While the guest does not read (link_congested()) the backend is paused;
+ * while the backend takes nothing, the link is held.
  */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
-#include <arpa/inet.h>
 
 #include "netplug/netplug_internal.h"
-#include "uml-lab/base/cleanup.h"
-#include "uml-lab/base/log.h"
-
-#define FORWARDS_MAX 64
-#define AUTO_TRIES 16		/* a port found free may be taken before it is bound again */
-#define HOSTNAME_MAX 32		/* libslirp cuts longer ones (slirp.h: client_hostname) */
-
-struct forward_entry {
-	struct netplug_forward forward;
-	struct udp_forward *udp;	/* NULL: TCP, in libslirp */
-};
 
 struct port {
 	struct netplug_port_config config;
 	struct link *link;
-	struct slirp_backend *slirp;
-	struct udp_forward_env udp_env;
-	struct forward_entry forwards[FORWARDS_MAX];
-	size_t forward_count;
+	struct backend *backend;
 	struct netplug_stats stats;
 };
 
-/* Whether the frame was an answer to a client of a UDP forward, and is on its way. */
-static bool answers_udp(struct port *port, const struct frame_info *info)
-{
-	for (size_t i = 0; info->udp4 && i < port->forward_count; i++) {
-		if (port->forwards[i].udp && udp_forward_answer(port->forwards[i].udp, info))
-			return true;
-	}
-	return false;
-}
-
-static void on_frame(void *arg, const uint8_t *frame, size_t length)
+static void from_guest(void *arg, const uint8_t *frame, size_t length)
 {
 	struct port *port = arg;
-	struct frame_info info;
 
-	if (frame_inspect(frame, length, &info) != FRAME_PASS) {
-		port->stats.in_refused++;
-		return;
-	}
-	/* A guest may change its MAC at any time (ip link set address); multicast is no source (IEEE 802.3). */
-	if (!(frame[6] & 1))
-		memcpy(port->config.mac, frame + 6, sizeof(port->config.mac));
-	if (!answers_udp(port, &info))
-		slirp_backend_input(port->slirp, frame, length);
+	port->backend->ops->input(port->backend, frame, length);
 }
 
-static void on_link_changed(void *arg)
-{
-	struct port *port = arg;
-	bool paused = link_congested(port->link);
-
-	slirp_backend_pause(port->slirp, paused);
-	for (size_t i = 0; i < port->forward_count; i++) {
-		if (port->forwards[i].udp)
-			udp_forward_pause(port->forwards[i].udp, paused);
-	}
-}
-
-static void on_slirp_send(void *arg, const uint8_t *frame, size_t length)
+static void to_guest(void *arg, const uint8_t *frame, size_t length)
 {
 	struct port *port = arg;
 
 	link_send(port->link, frame, length);
 }
 
-static bool in_network(const struct netplug_port_config *c, struct in_addr a)
+static void on_link_changed(void *arg)
 {
-	uint32_t mask = htonl(~0u << (32 - c->prefix_length));
+	struct port *port = arg;
 
-	return (a.s_addr & mask) == c->network.s_addr && a.s_addr != c->network.s_addr;
+	if (port->backend)
+		port->backend->ops->pause(port->backend, link_congested(port->link));
+}
+
+static void on_hold(void *arg, bool held)
+{
+	struct port *port = arg;
+
+	link_hold(port->link, held);
 }
 
 static int check_config(const struct netplug_port_config *c, struct error *err)
 {
-	if (c->kind != NETPLUG_KIND_SLIRP)
-		return error_set(err, ERROR_FAILED, "port %u: unknown kind %u", c->port, c->kind);
 	if (c->ipv6 > 1 || c->restrict_access > 1 || c->host_access > 1)
 		return error_set(err, ERROR_FAILED, "port %u: a switch is neither 0 nor 1", c->port);
 	if (c->mtu < NETPLUG_MTU_MIN || c->mtu > NETPLUG_MTU_MAX)
 		return error_set(err, ERROR_USAGE, "MTU %u is not within %d and %d", c->mtu, NETPLUG_MTU_MIN,
 				 NETPLUG_MTU_MAX);
-	if (c->prefix_length < 8 || c->prefix_length > 29 ||
-	    ntohl(c->network.s_addr) & (~0u >> c->prefix_length))
-		return error_set(err, ERROR_USAGE, "port %u: the network is not an address with a prefix of 8 to 29",
-				 c->port);
-	if (!in_network(c, c->host) || !in_network(c, c->dns) || !in_network(c, c->dhcp_start) ||
-	    c->host.s_addr == c->dns.s_addr)
-		return error_set(err, ERROR_USAGE, "port %u: host, name server and guest are not within the network",
-				 c->port);
-	if (strlen(c->hostname) > HOSTNAME_MAX)
-		return error_set(err, ERROR_USAGE, "host name '%s' is longer than %d characters", c->hostname,
-				 HOSTNAME_MAX);
 	return 0;
+}
+
+static struct backend *new_backend(struct port *port, struct loop *loop, struct error *err)
+{
+	const struct backend_env env = {
+		.loop = loop, .stats = &port->stats, .send = to_guest, .hold = on_hold, .arg = port,
+	};
+
+	switch (port->config.kind) {
+	case NETPLUG_KIND_SLIRP:
+		return slirp_port_new(&env, &port->config, err);
+	default:
+		error_set(err, ERROR_FAILED, "port %u: unknown kind %u", port->config.port, port->config.kind);
+		return NULL;
+	}
 }
 
 struct port *port_new(struct loop *loop, const struct netplug_port_config *config, struct error *err)
 {
+	struct link_events events = { from_guest, on_link_changed, NULL };
 	struct port *port;
-	struct link_events link_events = { on_frame, on_link_changed, NULL };
-	struct slirp_events slirp_events = { on_slirp_send, NULL };
 
 	if (check_config(config, err))
 		return NULL;
@@ -127,23 +87,14 @@ struct port *port_new(struct loop *loop, const struct netplug_port_config *confi
 	}
 	port->config = *config;
 	port->stats.port = config->port;
-	link_events.arg = slirp_events.arg = port;
-	port->link = link_new(loop, config->mtu, &link_events, &port->stats, err);
+	events.arg = port;
+	port->link = link_new(loop, config->mtu, &events, &port->stats, err);
 	if (port->link)
-		port->slirp = slirp_backend_new(loop, &port->config, &slirp_events, err);
-	if (!port->slirp) {
+		port->backend = new_backend(port, loop, err);
+	if (!port->backend) {
 		port_free(port);
 		return NULL;
 	}
-	port->udp_env = (struct udp_forward_env){
-		.loop = loop,
-		.link = port->link,
-		.mtu = config->mtu,
-		.gateway = config->host,
-		.gateway_mac = { 0x52, 0x55 },	/* libslirp's own scheme: 52:55:IP (slirp.c: special_ethaddr) */
-		.guest_mac = port->config.mac,
-	};
-	memcpy(port->udp_env.gateway_mac + 2, &config->host, 4);
 	return port;
 }
 
@@ -151,9 +102,8 @@ void port_free(struct port *port)
 {
 	if (!port)
 		return;
-	for (size_t i = 0; i < port->forward_count; i++)
-		udp_forward_free(port->forwards[i].udp);
-	slirp_backend_free(port->slirp);
+	if (port->backend)
+		port->backend->ops->free(port->backend);
 	link_free(port->link);
 	free(port);
 }
@@ -163,136 +113,35 @@ int port_connect(struct port *port, int fd, struct error *err)
 	return link_connect(port->link, fd, err);
 }
 
-static uint16_t *port_field(struct sockaddr_storage *address)
-{
-	return address->ss_family == AF_INET6 ? &((struct sockaddr_in6 *)address)->sin6_port :
-						&((struct sockaddr_in *)address)->sin_port;
-}
-
-/* Finds a port that is free now. */
-static int choose_port(struct netplug_forward *f, struct error *err)
-{
-	cleanup_close int fd = socket(f->host.ss_family, (f->udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC, 0);
-	struct sockaddr_storage bound;
-	socklen_t size = sizeof(bound);
-
-	if (fd < 0 || bind(fd, (const struct sockaddr *)&f->host, sizeof(f->host)) ||
-	    getsockname(fd, (struct sockaddr *)&bound, &size))
-		return error_errno(err, errno, "find a free port");
-	*port_field(&f->host) = *port_field(&bound);
-	return 0;
-}
-
-/* Binds the host port. 0, or -1 with errno in err->sys_errno. */
-static int bind_forward(struct port *port, const struct netplug_forward *f, struct udp_forward **udp,
-			struct error *err)
-{
-	if (f->udp) {
-		*udp = udp_forward_new(&port->udp_env, f, err);
-		return *udp ? 0 : -1;
-	}
-	*udp = NULL;
-	if (slirp_backend_add_forward(port->slirp, f))
-		return error_errno(err, errno, "bind a TCP port");
-	return 0;
-}
-
-/* Says of a failed bind what a person needs to know. */
-static int tell_bind_failure(struct netplug_forward *f, int sys_errno, struct error *err)
-{
-	char text[NETPLUG_FORWARD_TEXT_MAX], owner[64];
-	uint16_t host_port = ntohs(*port_field(&f->host));
-	size_t address;
-
-	/* The host's part of the text: up to the port. */
-	netplug_forward_format(f, text);
-	address = text[0] == '[' ? (size_t)(strchr(text, ']') - text) + 1 : strcspn(text, ":");
-	text[address] = '\0';
-	if (sys_errno == EADDRINUSE)
-		error_set(err, ERROR_FAILED, "%s:%u%s is in use%s", text, host_port, f->udp ? "/udp" : "",
-			  owner_of_port(f->udp, host_port, owner, sizeof(owner)));
-	else
-		error_errno(err, sys_errno, "listen on %s:%u%s", text, host_port, f->udp ? "/udp" : "");
-	if (sys_errno == EACCES)
-		error_hint(err, "ports below 1024 belong to root; choose a higher one, or auto");
-	return -1;
-}
-
-static struct forward_entry *find_forward(struct port *port, const struct netplug_forward *f)
-{
-	for (size_t i = 0; i < port->forward_count; i++) {
-		if (netplug_forward_same_host(&port->forwards[i].forward, f))
-			return &port->forwards[i];
-	}
-	return NULL;
-}
-
-/* An IPv4 guest address left out is the first that DHCP hands out; libslirp finds IPv6 ones by itself. */
-static void fill_guest(const struct port *port, struct netplug_forward *f)
-{
-	struct sockaddr_in *guest = (struct sockaddr_in *)&f->guest;
-
-	if (guest->sin_family == AF_INET && guest->sin_addr.s_addr == INADDR_ANY)
-		guest->sin_addr = port->config.dhcp_start;
-}
-
 int port_add_forward(struct port *port, struct netplug_forward *forward, struct error *err)
 {
-	struct netplug_forward f = *forward;
-	bool choose = *port_field(&f.host) == 0;
-	struct udp_forward *udp = NULL;
-	struct error cause = ERROR_INIT;
-	int tries = choose ? AUTO_TRIES : 1;
-
-	if (port->forward_count == FORWARDS_MAX)
-		return error_set(err, ERROR_FAILED, "an interface has at most %d forwards", FORWARDS_MAX);
-	if (f.host.ss_family == AF_INET6 && !port->config.ipv6)
-		return error_set(err, ERROR_USAGE, "the interface has no IPv6 to forward to");
-	fill_guest(port, &f);
-	while (tries--) {
-		if (choose && choose_port(&f, err))
-			return -1;
-		if (!bind_forward(port, &f, &udp, &cause)) {
-			port->forwards[port->forward_count++] = (struct forward_entry){ f, udp };
-			*forward = f;
-			return 0;
-		}
-		if (cause.sys_errno != EADDRINUSE)
-			break;
-	}
-	return tell_bind_failure(&f, cause.sys_errno, err);
+	if (!port->backend->ops->add_forward)
+		return error_set(err, ERROR_USAGE, "only SLIRP interfaces have forwards");
+	return port->backend->ops->add_forward(port->backend, forward, err);
 }
 
 int port_remove_forward(struct port *port, const struct netplug_forward *forward, struct error *err)
 {
-	struct forward_entry *e = find_forward(port, forward);
-	char text[NETPLUG_FORWARD_TEXT_MAX];
-
-	if (!e)
-		return error_set(err, ERROR_NOT_FOUND, "there is no forward %s", netplug_forward_format(forward, text));
-	if (e->udp)
-		udp_forward_free(e->udp);
-	else if (slirp_backend_remove_forward(port->slirp, &e->forward))
-		log_warn("libslirp does not know forward %s", netplug_forward_format(&e->forward, text));
-	*e = port->forwards[--port->forward_count];
-	return 0;
+	if (!port->backend->ops->remove_forward)
+		return error_set(err, ERROR_USAGE, "only SLIRP interfaces have forwards");
+	return port->backend->ops->remove_forward(port->backend, forward, err);
 }
 
 void port_stats(const struct port *port, struct netplug_stats *stats)
 {
 	*stats = port->stats;
 	stats->connected = link_connected(port->link);
-	stats->sockets = slirp_backend_sockets(port->slirp);
-	stats->forwards = port->forward_count;
+	port->backend->ops->stats(port->backend, stats);
 }
 
 int port_prepare(struct port *port)
 {
-	return slirp_backend_prepare(port->slirp);
+	return port->backend->ops->prepare ? port->backend->ops->prepare(port->backend) : -1;
 }
 
 void port_finish(struct port *port)
 {
-	slirp_backend_finish(port->slirp);
+	if (port->backend->ops->finish)
+		port->backend->ops->finish(port->backend);
 	link_flush(port->link);
 }

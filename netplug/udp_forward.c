@@ -70,11 +70,6 @@ static struct client *client_of(struct udp_forward *f, const struct sockaddr_in 
 	return oldest;
 }
 
-static void send_to_guest(void *arg, const uint8_t *frame, size_t length)
-{
-	link_send(arg, frame, length);
-}
-
 static void into_guest(struct udp_forward *f, const struct sockaddr_in *from, const uint8_t *data, size_t length)
 {
 	static const uint8_t unknown[6], broadcast[6] = { 255, 255, 255, 255, 255, 255 };
@@ -93,7 +88,7 @@ static void into_guest(struct udp_forward *f, const struct sockaddr_in *from, co
 	c->used = ++f->count;
 	memcpy(d.to, known ? f->env->guest_mac : broadcast, 6);
 	memcpy(d.from, f->env->gateway_mac, 6);
-	frame_build_datagram(&d, f->env->mtu, send_to_guest, f->env->link);
+	frame_build_datagram(&d, f->env->mtu, f->env->port->send, f->env->port->arg);
 }
 
 static void on_readable(void *arg, int fd, uint32_t events)
@@ -102,7 +97,8 @@ static void on_readable(void *arg, int fd, uint32_t events)
 	struct udp_forward *f = arg;
 
 	(void)events;
-	for (int i = 0; i < PER_TURN && !link_congested(f->env->link); i++) {
+	/* A datagram may fill the guest's queue: then we are paused. */
+	for (int i = 0; i < PER_TURN && f->source; i++) {
 		struct sockaddr_in from;
 		socklen_t size = sizeof(from);
 		ssize_t n = recvfrom(fd, data, sizeof(data), MSG_DONTWAIT, (struct sockaddr *)&from, &size);
@@ -133,7 +129,7 @@ struct udp_forward *udp_forward_new(struct udp_forward_env *env, const struct ne
 		udp_forward_free(f);
 		return NULL;
 	}
-	f->source = loop_add_fd(env->loop, f->fd, EPOLLIN, on_readable, f, err);
+	f->source = loop_add_fd(env->port->loop, f->fd, EPOLLIN, on_readable, f, err);
 	if (!f->source) {
 		udp_forward_free(f);
 		return NULL;
@@ -165,7 +161,7 @@ void udp_forward_pause(struct udp_forward *f, bool paused)
 		loop_remove_fd(f->source);
 		f->source = NULL;
 	} else if (!f->source) {
-		f->source = loop_add_fd(f->env->loop, f->fd, EPOLLIN, on_readable, f, NULL);
+		f->source = loop_add_fd(f->env->port->loop, f->fd, EPOLLIN, on_readable, f, NULL);
 	}
 }
 
