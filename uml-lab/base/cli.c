@@ -6,7 +6,6 @@
  */
 #include "uml-lab/base/cli.h"
 
-#include <locale.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -362,7 +361,6 @@ int cli_main(const struct cli_program *program, int argc, char **argv)
 	const struct cli_command *command;
 	int used, status;
 
-	setlocale(LC_CTYPE, "");
 	argc--;
 	argv++;
 	if (answer_general(program, argc, argv, &status))

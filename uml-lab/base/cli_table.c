@@ -1,3 +1,4 @@
+#include <locale.h>
 #include <stdlib.h>
 #include <string.h>
 #include <wchar.h>
@@ -51,6 +52,7 @@ static size_t width_of(const char *s)
 
 void cli_table_print(const struct cli_table *t, FILE *out)
 {
+	setlocale(LC_CTYPE, ""); /* for width_of() alone: it reads files, which a short-lived program feels */
 	for (size_t row = 0; row < t->rows; row++) {
 		for (size_t column = 0; column < t->columns; column++) {
 			const char *cell = t->cells.items[row * t->columns + column];
