@@ -25,6 +25,7 @@
 
 #define STATUS_MAX (1u << 20)
 #define FRAME_MS   10000 /* the rest of a frame that has begun */
+#define REQUEST_MS 10000
 #define EXIT_MS    5000  /* a supervisor that told its last state */
 
 /* Milliseconds left until end (-1: for ever), for poll(). */
@@ -170,6 +171,32 @@ char *machine_status_json(int control, int timeout_ms, struct error *err)
 			return NULL;
 		}
 		strbuf_add(&text, frame.payload, frame.length);
+	}
+	if (got == 0)
+		client_gone(err);
+	return NULL;
+}
+
+char *machine_request(int control, enum machine_request type, const char *text, struct error *err)
+{
+	static const enum frame_type types[] = {[MACHINE_REQUEST_FORWARD] = FRAME_FORWARD};
+	cleanup_strbuf struct strbuf answer = STRBUF_INIT;
+	int64_t end = loop_now_ms() + REQUEST_MS;
+	uint8_t buf[FRAME_PAYLOAD_MAX];
+	struct wire_frame frame;
+	int got;
+
+	if (client_send(control, types[type], 0, text, strlen(text), err) < 0)
+		return NULL;
+	while ((got = client_receive(control, left_until(end), &frame, buf, err)) == 1) {
+		if (frame.type == FRAME_FAILED) {
+			client_error(&frame, err);
+			return NULL;
+		}
+		if (frame.type == FRAME_DONE)
+			return strbuf_steal(&answer, err);
+		if (frame.type == FRAME_STATUS && answer.length + frame.length <= STATUS_MAX)
+			strbuf_add(&answer, frame.payload, frame.length);
 	}
 	if (got == 0)
 		client_gone(err);

@@ -15,6 +15,9 @@ int machine_connect(const char *runtime, struct error *err);
 /* The supervisor's status as JSON text (malloc'ed); waits at most timeout_ms. NULL + err. */
 char *machine_status_json(int control, int timeout_ms, struct error *err);
 
+/* What may be asked of a running machine; the texts are those of protocol.h. */
+enum machine_request { MACHINE_REQUEST_FORWARD };
+
 typedef void (*machine_state_fn)(void *arg, enum machine_state state, const char *detail);
 
 /*
@@ -66,6 +69,12 @@ struct machine_capture {
 int machine_exec_capture(int control, const struct machine_exec *exec, struct machine_capture *capture,
 			 struct error *err);
 void machine_capture_free(struct machine_capture *capture);
+
+/*
+ * One request to the supervisor that is a line of text (FRAME_FORWARD and the like), and its answer, "" when there is
+ * nothing to tell (malloc'ed). NULL + err: what the supervisor says against it, or it did not answer within 10 s.
+ */
+char *machine_request(int control, enum machine_request type, const char *text, struct error *err);
 
 /* The login console on the caller's terminal until Ctrl-] (detached: 0) or the machine ended (0). -1 + err. */
 int machine_console(int control, uint32_t replay, bool read_only, struct error *err);
