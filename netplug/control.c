@@ -55,6 +55,7 @@ static int payload_size(uint16_t type)
 		return sizeof(struct netplug_port_ref);
 	case NETPLUG_FORWARD_ADD:
 	case NETPLUG_FORWARD_REMOVE:
+	case NETPLUG_ALLOW:
 		return sizeof(struct netplug_forward_request);
 	case NETPLUG_READY:
 		return 0;
@@ -118,16 +119,27 @@ int netplug_control_send_connect(int control, uint32_t sequence, uint32_t port, 
 	return netplug_control_send(control, NETPLUG_CONNECT, sequence, &ref, connection, err);
 }
 
-int netplug_control_send_forward(int control, uint32_t sequence, uint32_t port, bool add, const char *spec,
-				 struct error *err)
+/* A request that names a port and holds a text. */
+static int send_text(int control, uint16_t type, uint32_t sequence, uint32_t port, const char *text, struct error *err)
 {
 	struct netplug_forward_request request = { .port = port };
 
-	if (strlen(spec) >= sizeof(request.spec))
-		return error_set(err, ERROR_USAGE, "forward '%.32s…' is too long", spec);
-	strcpy(request.spec, spec);
-	return netplug_control_send(control, add ? NETPLUG_FORWARD_ADD : NETPLUG_FORWARD_REMOVE, sequence,
-				    &request, -1, err);
+	if (strlen(text) >= sizeof(request.spec))
+		return error_set(err, ERROR_USAGE, "'%.32s…' is too long", text);
+	strcpy(request.spec, text);
+	return netplug_control_send(control, type, sequence, &request, -1, err);
+}
+
+int netplug_control_send_forward(int control, uint32_t sequence, uint32_t port, bool add, const char *spec,
+				 struct error *err)
+{
+	return send_text(control, add ? NETPLUG_FORWARD_ADD : NETPLUG_FORWARD_REMOVE, sequence, port, spec, err);
+}
+
+int netplug_control_send_allow(int control, uint32_t sequence, uint32_t port, const char *destination,
+			       struct error *err)
+{
+	return send_text(control, NETPLUG_ALLOW, sequence, port, destination, err);
 }
 
 int netplug_control_send_get_stats(int control, uint32_t sequence, uint32_t port, struct error *err)
@@ -185,6 +197,7 @@ static bool texts_end(const struct netplug_message *m)
 		       ends(m->u.config.search, sizeof(m->u.config.search));
 	case NETPLUG_FORWARD_ADD:
 	case NETPLUG_FORWARD_REMOVE:
+	case NETPLUG_ALLOW:
 		return ends(m->u.forward.spec, sizeof(m->u.forward.spec));
 	case NETPLUG_REPLY:
 		return ends(m->u.reply.text, sizeof(m->u.reply.text));

@@ -23,6 +23,8 @@
  *			keep that text and replay it to the next plug.
  *	FORWARD_REMOVE	named by host address, port and protocol; the rest is not looked at.
  *	GET_STATS	answered by STATS, or by an error REPLY.
+ *	ALLOW		one more destination that a restricted interface may reach: text
+ *			form of netplug_allow_parse(). Send them before CONNECT.
  *
  * The guest's connections (why: uml-facts.md, "bess"): UML connect()s at each
  * ifup to a SEQPACKET socket that the *supervisor* listens on
@@ -60,6 +62,7 @@ enum netplug_type {
 	NETPLUG_FORWARD_ADD = 3,	/* struct netplug_forward_request */
 	NETPLUG_FORWARD_REMOVE = 4,	/* struct netplug_forward_request */
 	NETPLUG_GET_STATS = 5,		/* struct netplug_port_ref */
+	NETPLUG_ALLOW = 16,		/* struct netplug_forward_request: the destination in spec */
 	NETPLUG_READY = 128,		/* no payload, sequence 0 */
 	NETPLUG_REPLY = 129,		/* struct netplug_reply */
 	NETPLUG_STATS = 130,		/* struct netplug_stats */
@@ -81,7 +84,7 @@ struct netplug_port_config {
 	uint32_t kind;			/* enum netplug_kind */
 	uint8_t mac[6];			/* the guest's; all zero: learned from its frames */
 	uint8_t ipv6;			/* 0 or 1, as the two below */
-	uint8_t restrict_access;	/* only forwards pass: no host, no DNS, no outside */
+	uint8_t restrict_access;	/* only forwards and what ALLOW names pass: no host, no DNS, no outside */
 	uint8_t host_access;		/* the address `host` is the host's loopback; else nothing answers there */
 	uint8_t reserved[3];		/* 0 */
 	uint32_t mtu;			/* NETPLUG_MTU_MIN … NETPLUG_MTU_MAX; the same as UML's mtu= */
@@ -118,7 +121,7 @@ struct netplug_stats {
 	uint64_t out_frames, out_bytes;
 	uint64_t in_runts;		/* shorter than an Ethernet header: dropped */
 	uint64_t in_giants;		/* longer than the MTU allows: dropped */
-	uint64_t in_refused;		/* to the host's loopback, fragments, unknown protocols: dropped */
+	uint64_t in_refused;		/* to the host's loopback, fragments, unknown protocols, restricted: dropped */
 	uint64_t out_dropped;		/* the guest did not read: queue full, or no link */
 	uint64_t sockets;		/* host sockets open now */
 	uint64_t forwards;		/* forwards there are now */
@@ -150,6 +153,8 @@ int netplug_control_send_add_port(int control, uint32_t sequence, const struct n
 int netplug_control_send_connect(int control, uint32_t sequence, uint32_t port, int connection, struct error *err);
 int netplug_control_send_forward(int control, uint32_t sequence, uint32_t port, bool add, const char *spec,
 				 struct error *err);
+int netplug_control_send_allow(int control, uint32_t sequence, uint32_t port, const char *destination,
+			       struct error *err);
 int netplug_control_send_get_stats(int control, uint32_t sequence, uint32_t port, struct error *err);
 
 /*

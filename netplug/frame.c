@@ -27,6 +27,8 @@
 
 #define IPV4_HEADER 20
 #define UDP_HEADER 8
+#define TCP_HEADER 20
+#define ICMP_HEADER 8
 #define IPV4_MAX 65535
 #define DEFAULT_TTL 64
 
@@ -41,21 +43,42 @@ static void put16(uint8_t *p, uint16_t v)
 	p[1] = (uint8_t)v;
 }
 
-/* A whole UDP datagram: notes its ends. ip is the header, `length` what follows it. */
+/* A whole UDP datagram: notes its ends. `length` is that of header and payload. */
 static void inspect_udp(const uint8_t *udp, size_t length, struct frame_info *info)
 {
-	size_t said;
+	size_t said = get16(udp + 4);
 
-	if (length < UDP_HEADER)
-		return;
-	said = get16(udp + 4);
 	if (said < UDP_HEADER || said > length)
 		return;
 	info->udp4 = true;
-	info->source_port = get16(udp);
-	info->destination_port = get16(udp + 2);
 	info->payload = udp + UDP_HEADER;
 	info->payload_length = said - UDP_HEADER;
+}
+
+/* What follows the IP header. */
+static void inspect_transport(const uint8_t *data, size_t length, struct frame_info *info)
+{
+	switch (info->protocol) {
+	case IPPROTO_TCP:
+		info->whole = length >= TCP_HEADER;
+		break;
+	case IPPROTO_UDP:
+		info->whole = length >= UDP_HEADER;
+		break;
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		info->whole = length >= ICMP_HEADER;
+		info->icmp_type = info->whole ? data[0] : 0;
+		return;
+	}
+	if (!info->whole)
+		return;
+	info->source_port = get16(data);
+	info->destination_port = get16(data + 2);
+	if (info->protocol == IPPROTO_TCP)
+		info->tcp_flags = data[13];
+	else if (info->family == AF_INET)
+		inspect_udp(data, length, info);
 }
 
 static enum frame_verdict inspect_ipv4(const uint8_t *ip, size_t length, struct frame_info *info)
@@ -76,21 +99,28 @@ static enum frame_verdict inspect_ipv4(const uint8_t *ip, size_t length, struct 
 		return FRAME_REFUSED;
 	if (get16(ip + 6) & (IP_MF | IP_OFFMASK))
 		return FRAME_REFUSED;
-	if (ip[9] == IPPROTO_UDP)
-		inspect_udp(ip + header, total - header, info);
+	info->family = AF_INET;
+	info->protocol = ip[9];
+	inspect_transport(ip + header, total - header, info);
 	return FRAME_PASS;
 }
 
-static enum frame_verdict inspect_ipv6(const uint8_t *ip, size_t length)
+static enum frame_verdict inspect_ipv6(const uint8_t *ip, size_t length, struct frame_info *info)
 {
-	struct in6_addr to;
+	struct in6_addr *to = &info->destination6;
+	size_t payload;
 
 	if (length < sizeof(struct ip6_hdr))
 		return FRAME_REFUSED;
-	memcpy(&to, ip + offsetof(struct ip6_hdr, ip6_dst), sizeof(to));
+	memcpy(to, ip + offsetof(struct ip6_hdr, ip6_dst), sizeof(*to));
 	/* ::/96 covers ::, ::1 and the IPv4-compatible addresses. */
-	if (IN6_IS_ADDR_V4MAPPED(&to) || (!to.s6_addr32[0] && !to.s6_addr32[1] && !to.s6_addr32[2]))
+	if (IN6_IS_ADDR_V4MAPPED(to) || (!to->s6_addr32[0] && !to->s6_addr32[1] && !to->s6_addr32[2]))
 		return FRAME_REFUSED;
+	info->family = AF_INET6;
+	info->protocol = ip[offsetof(struct ip6_hdr, ip6_nxt)];
+	payload = get16(ip + offsetof(struct ip6_hdr, ip6_plen));
+	if (payload <= length - sizeof(struct ip6_hdr))
+		inspect_transport(ip + sizeof(struct ip6_hdr), payload, info);
 	return FRAME_PASS;
 }
 
@@ -101,11 +131,12 @@ enum frame_verdict frame_inspect(const uint8_t *frame, size_t length, struct fra
 	*info = (struct frame_info){ 0 };
 	switch (get16(frame + 12)) {
 	case ETHERTYPE_ARP:
+		info->arp = true;
 		return FRAME_PASS;
 	case ETHERTYPE_IP:
 		return inspect_ipv4(packet, length - ETHERNET_HEADER, info);
 	case ETHERTYPE_IPV6:
-		return inspect_ipv6(packet, length - ETHERNET_HEADER);
+		return inspect_ipv6(packet, length - ETHERNET_HEADER, info);
 	default:
 		return FRAME_REFUSED;
 	}

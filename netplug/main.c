@@ -11,7 +11,7 @@ struct options {
 	const char *control_fd;
 	bool slirp;
 	const char *socket;
-	struct strv forwards;
+	struct strv forwards, allow;
 	bool host, restrict_access, no_ipv6;
 	const char *hostname, *domain, *search;
 	const char *mtu;
@@ -27,6 +27,7 @@ static const struct cli_option option_table[] = {
 	  "lead a port of the host, or auto, into the guest" },
 	{ "host", 0, CLI_FLAG, OPTION(host), NULL, "let the guest reach the host's loopback as 10.0.2.2" },
 	{ "restrict", 0, CLI_FLAG, OPTION(restrict_access), NULL, "let nothing through but the forwards" },
+	{ "allow", 0, CLI_LIST, OPTION(allow), "ADDRESS[/BITS][:PORT[/udp]]", "what may still be reached with --restrict" },
 	{ "no-ipv6", 0, CLI_FLAG, OPTION(no_ipv6), NULL, "IPv4 only" },
 	{ "hostname", 0, CLI_STRING, OPTION(hostname), "NAME", "host name given by DHCP" },
 	{ "domain", 0, CLI_STRING, OPTION(domain), "NAME", "domain name given by DHCP" },
@@ -72,10 +73,13 @@ static int run_alone(const struct options *o, struct error *err)
 	struct serve_alone alone = {
 		.socket = o->socket,
 		.forwards = o->forwards.count ? (const char *const *)o->forwards.items : none,
+		.allow = o->allow.count ? (const char *const *)o->allow.items : none,
 	};
 
 	if (!o->slirp || !o->socket)
 		return error_set(err, ERROR_USAGE, "give --control-fd N, or --slirp and --socket PATH");
+	if (o->allow.count && !o->restrict_access)
+		return error_set(err, ERROR_USAGE, "--allow works only with --restrict");
 	if (fill_config(o, &alone.config, err))
 		return -1;
 	return serve_alone(&alone, err);

@@ -1,5 +1,6 @@
 LIBS += netplug
-LIB_netplug_SRCS := $(addprefix netplug/,control.c forward.c frame.c frames.c link.c listen.c owner.c plug.c port.c serve.c slirp.c \
+LIB_netplug_SRCS := netplug/allow.c netplug/dhcp.c \
+	$(addprefix netplug/,control.c forward.c frame.c frames.c link.c listen.c owner.c plug.c port.c serve.c slirp.c \
 	slirp_idle.c slirp_port.c udp_forward.c)
 PROGRAMS += uml-netplug
 PROGRAM_uml-netplug_SRCS := netplug/main.c

@@ -55,4 +55,19 @@ char *netplug_forward_format(const struct netplug_forward *forward, char buf[sta
 /* Whether both listen on the same host address, port and protocol: the key by which a forward is removed. */
 bool netplug_forward_same_host(const struct netplug_forward *a, const struct netplug_forward *b);
 
+/* An allowed destination, written out: shorter than this. */
+#define NETPLUG_ALLOW_TEXT_MAX 80
+
+/* What a restricted interface may still reach. Text form: ADDRESS[/BITS][:PORT[/tcp|/udp]], IPv6 with a port in brackets. */
+struct netplug_allow {
+	int family;			/* AF_INET or AF_INET6 */
+	struct in6_addr address;	/* IPv4 in its first four bytes; bits beyond the prefix are 0 */
+	unsigned prefix;
+	uint16_t port;			/* host order; 0: any, and what has no ports (ping) */
+	uint8_t protocol;		/* with a port: IPPROTO_TCP or IPPROTO_UDP */
+};
+
+/* Reads the text form. 0, or -1 with an error of kind ERROR_USAGE that says what is wrong; *allow is left alone then. */
+int netplug_allow_parse(const char *text, struct netplug_allow *allow, struct error *err);
+
 #endif

@@ -49,11 +49,18 @@ enum frame_verdict {
 	FRAME_REFUSED,	/* not ARP or IP, cut short, a fragment, or to an address that would reach the host's loopback */
 };
 
-/* What the plug wants to know of a frame; the rest is libslirp's business. */
+/* What the plug wants to know of a frame; the rest is libslirp's business. Ports in host order, 0 where there are none. */
 struct frame_info {
-	bool udp4;			/* IPv4 UDP datagram; the fields below are valid then */
-	struct in_addr source, destination;
-	uint16_t source_port, destination_port;	/* host order */
+	bool arp;
+	int family;			/* AF_INET, AF_INET6, or 0: no packet; the fields below are valid with the first two */
+	uint8_t protocol;		/* of the header that follows IP's own: IPv6 extension headers are not followed */
+	bool whole;			/* that header is there: ports, flags and type are valid */
+	struct in_addr source, destination;	/* AF_INET */
+	struct in6_addr destination6;		/* AF_INET6 */
+	uint16_t source_port, destination_port;	/* TCP, UDP */
+	uint8_t tcp_flags;
+	uint8_t icmp_type;		/* ICMP, ICMPv6 */
+	bool udp4;			/* a whole IPv4 UDP datagram, with the two below */
 	const uint8_t *payload;		/* into the frame */
 	size_t payload_length;
 };
@@ -120,6 +127,32 @@ size_t frame_queue_clear(struct frame_queue *queue);
 size_t frame_queue_bytes(const struct frame_queue *queue);
 size_t frame_queue_count(const struct frame_queue *queue);
 
+/* allow.c: what a restricted guest may still reach */
+
+#define ALLOW_MAX 64
+
+struct allow_list {
+	struct netplug_allow rules[ALLOW_MAX];
+	size_t count;
+};
+
+/*
+ * Whether a frame of a restricted guest may go on to libslirp: to what the list
+ * names, to the plug's own ARP, DHCP and neighbour discovery, and as an answer
+ * within a forward's connection.
+ */
+bool allow_passes(const struct allow_list *list, const struct netplug_port_config *config,
+		  const struct frame_info *info);
+
+/* dhcp.c */
+
+#define DHCP_FRAME_MAX 1024
+/*
+ * If the frame is libslirp's DHCP answer: writes it to out with the interface's
+ * MTU added (RFC 2132 section 5.1) and returns its length. 0: it is something else.
+ */
+size_t dhcp_add_mtu(const uint8_t *frame, size_t length, uint32_t mtu, uint8_t out[static DHCP_FRAME_MAX]);
+
 /* link.c: the guest's connection */
 
 struct link;
@@ -182,6 +215,8 @@ struct backend_ops {
 	/* As port_add_forward() and port_remove_forward(). */
 	int (*add_forward)(struct backend *backend, struct netplug_forward *forward, struct error *err);
 	int (*remove_forward)(struct backend *backend, const struct netplug_forward *forward, struct error *err);
+	/* As port_allow(). */
+	int (*allow)(struct backend *backend, const struct netplug_allow *rule, struct error *err);
 	void (*free)(struct backend *backend);
 };
 
@@ -269,6 +304,8 @@ int port_connect(struct port *port, int fd, struct error *err);
 /* Adds a forward; on success *forward has its port and guest address filled in. 0, or -1 + err. */
 int port_add_forward(struct port *port, struct netplug_forward *forward, struct error *err);
 int port_remove_forward(struct port *port, const struct netplug_forward *forward, struct error *err);
+/* One more destination that the restricted guest may reach. */
+int port_allow(struct port *port, const struct netplug_allow *rule, struct error *err);
 void port_stats(const struct port *port, struct netplug_stats *stats);
 /* Around the sleep of the loop, as with slirp_backend_prepare() and …_finish(). */
 int port_prepare(struct port *port);
@@ -311,6 +348,7 @@ struct serve_alone {
 	const char *socket;		/* path to listen on */
 	struct netplug_port_config config;
 	const char *const *forwards;	/* text forms, NULL-terminated */
+	const char *const *allow;	/* likewise */
 };
 
 /* Runs until SIGTERM or SIGINT. Tells on stdout where it listens. Returns 0, or -1 + err. */

@@ -127,6 +127,13 @@ int port_remove_forward(struct port *port, const struct netplug_forward *forward
 	return port->backend->ops->remove_forward(port->backend, forward, err);
 }
 
+int port_allow(struct port *port, const struct netplug_allow *rule, struct error *err)
+{
+	if (!port->backend->ops->allow)
+		return error_set(err, ERROR_USAGE, "only SLIRP interfaces have allowed destinations");
+	return port->backend->ops->allow(port->backend, rule, err);
+}
+
 void port_stats(const struct port *port, struct netplug_stats *stats)
 {
 	*stats = port->stats;

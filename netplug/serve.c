@@ -68,6 +68,16 @@ static int do_forward(struct server *s, const struct netplug_message *m, char *t
 	return 0;
 }
 
+static int do_allow(struct server *s, const struct netplug_message *m, struct error *err)
+{
+	struct port *port = plug_port(&s->plug, m->u.forward.port, err);
+	struct netplug_allow rule;
+
+	if (!port || netplug_allow_parse(m->u.forward.spec, &rule, err))
+		return -1;
+	return port_allow(port, &rule, err);
+}
+
 static int do_stats(struct server *s, const struct netplug_message *m, struct error *err)
 {
 	struct port *port = plug_port(&s->plug, m->u.ref.port, err);
@@ -97,6 +107,9 @@ static void handle(struct server *s, const struct netplug_message *m, int fd)
 	case NETPLUG_FORWARD_ADD:
 	case NETPLUG_FORWARD_REMOVE:
 		rc = do_forward(s, m, reply.text, &err);
+		break;
+	case NETPLUG_ALLOW:
+		rc = do_allow(s, m, &err);
 		break;
 	case NETPLUG_GET_STATS:
 		rc = do_stats(s, m, &err);
@@ -206,13 +219,25 @@ static int add_forwards(struct port *port, const char *const *forwards, struct e
 	return 0;
 }
 
+static int add_allowed(struct port *port, const char *const *allow, struct error *err)
+{
+	for (; *allow; allow++) {
+		struct netplug_allow rule;
+
+		if (netplug_allow_parse(*allow, &rule, err) || port_allow(port, &rule, err))
+			return -1;
+	}
+	return 0;
+}
+
 int serve_alone(const struct serve_alone *options, struct error *err)
 {
 	struct server s = { .fd = -1 };
 	int rc = -1;
 
 	if (begin(&s, err) || plug_add_port(&s.plug, &options->config, err) ||
-	    add_forwards(s.plug.ports[options->config.port], options->forwards, err))
+	    add_forwards(s.plug.ports[options->config.port], options->forwards, err) ||
+	    add_allowed(s.plug.ports[options->config.port], options->allow, err))
 		goto out;
 	s.fd = netplug_listen(options->socket, err);
 	if (s.fd < 0)

@@ -203,7 +203,7 @@ static void fill_config(SlirpConfig *c, const struct netplug_port_config *config
 {
 	*c = (SlirpConfig){
 		.version = 4,
-		.restricted = config->restrict_access,
+		.restricted = false,	/* allow.c does it, with exceptions */
 		.in_enabled = true,
 		.vnetwork = config->network,
 		.vnetmask.s_addr = htonl(~0u << (32 - config->prefix_length)),

@@ -35,6 +35,7 @@ struct slirp_port {
 	struct udp_forward_env udp_env;
 	struct forward_entry forwards[FORWARDS_MAX];
 	size_t forward_count;
+	struct allow_list allow;
 };
 
 /* Whether the frame was an answer to a client of a UDP forward, and is on its way. */
@@ -59,8 +60,13 @@ static void on_input(struct backend *backend, const uint8_t *frame, size_t lengt
 	/* A guest may change its MAC at any time (ip link set address); multicast is no source (IEEE 802.3). */
 	if (!(frame[6] & 1))
 		memcpy(port->guest_mac, frame + 6, sizeof(port->guest_mac));
-	if (!answers_udp(port, &info))
-		slirp_backend_input(port->slirp, frame, length);
+	if (answers_udp(port, &info))
+		return;
+	if (port->config.restrict_access && !allow_passes(&port->allow, &port->config, &info)) {
+		backend->env.stats->in_refused++;
+		return;
+	}
+	slirp_backend_input(port->slirp, frame, length);
 }
 
 static void on_pause(struct backend *backend, bool paused)
@@ -76,9 +82,12 @@ static void on_pause(struct backend *backend, bool paused)
 
 static void on_slirp_send(void *arg, const uint8_t *frame, size_t length)
 {
-	const struct backend_env *env = arg;
+	struct slirp_port *port = arg;
+	const struct backend_env *env = &port->backend.env;
+	uint8_t with_mtu[DHCP_FRAME_MAX];
+	size_t longer = dhcp_add_mtu(frame, length, port->config.mtu, with_mtu);
 
-	env->send(env->arg, frame, length);
+	env->send(env->arg, longer ? with_mtu : frame, longer ? longer : length);
 }
 
 static bool in_network(const struct netplug_port_config *c, struct in_addr a)
@@ -224,6 +233,16 @@ static int remove_forward(struct backend *backend, const struct netplug_forward 
 	return 0;
 }
 
+static int allow(struct backend *backend, const struct netplug_allow *rule, struct error *err)
+{
+	struct slirp_port *port = (struct slirp_port *)backend;
+
+	if (port->allow.count == ALLOW_MAX)
+		return error_set(err, ERROR_FAILED, "an interface has at most %d allowed destinations", ALLOW_MAX);
+	port->allow.rules[port->allow.count++] = *rule;
+	return 0;
+}
+
 static void fill_stats(const struct backend *backend, struct netplug_stats *stats)
 {
 	const struct slirp_port *port = (const struct slirp_port *)backend;
@@ -260,6 +279,7 @@ static const struct backend_ops ops = {
 	.stats = fill_stats,
 	.add_forward = add_forward,
 	.remove_forward = remove_forward,
+	.allow = allow,
 	.free = free_port,
 };
 
@@ -279,7 +299,7 @@ struct backend *slirp_port_new(const struct backend_env *env, const struct netpl
 	port->backend = (struct backend){ &ops, *env };
 	port->config = *config;
 	memcpy(port->guest_mac, config->mac, sizeof(port->guest_mac));
-	events.arg = &port->backend.env;
+	events.arg = port;
 	port->slirp = slirp_backend_new(env->loop, &port->config, &events, err);
 	if (!port->slirp) {
 		free_port(&port->backend);

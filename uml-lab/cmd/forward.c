@@ -121,7 +121,7 @@ static int act(int control, const struct forward_options *o, const struct words 
 	if (str_eq(w->action, "list"))
 		return print_list(answer, o->json, err);
 	if (o->json)
-		return cmd_print_json(str_eq(w->action, "add") ? json_string(answer) : json_string(w->forward), err);
+		return cmd_print_json(json_pack("{s:s}", "forward", *answer ? answer : w->forward), err);
 	if (str_eq(w->action, "add") && !cli_quiet)
 		printf("%s\n", cmd_forward_text(answer, shown, sizeof(shown)));
 	return 0;

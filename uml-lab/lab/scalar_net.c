@@ -218,35 +218,18 @@ static void release_forward(void *value)
 	lab_forward_free(value);
 }
 
-/* "ADDRESS[/BITS][:PORT[/udp]]"; an IPv6 address with a port stands in brackets: "[2001:db8::1]:53/udp". */
 static bool parse_destination(const struct field *field, const char *text, void *value, struct strbuf *why)
 {
-	struct lab_address address;
-	char plain[INET6_ADDRSTRLEN + 8];
-	const char *port = NULL;
-	char *inner = plain, *end;
-	int64_t number;
+	struct netplug_allow parsed;
+	struct error err = ERROR_INIT;
 
 	(void)field;
-	if (strlen(text) >= sizeof(plain))
+	if (strlen(text) >= NETPLUG_ALLOW_TEXT_MAX || strspn(text, "0123456789abcdefABCDEFutcp.:[]/") != strlen(text))
 		return refuse(why, text, "not a destination");
-	strcpy(plain, text);
-	if (*plain == '[' && (end = strchr(plain, ']')) && (!end[1] || end[1] == ':')) {
-		inner++;
-		*end = '\0';
-		port = end[1] ? end + 2 : NULL;
-	} else if ((end = strchr(plain, ':')) && end == strrchr(plain, ':')) {
-		*end = '\0';
-		port = end + 1;
-	}
-	if (port && (str_ends(port, "/udp") || str_ends(port, "/tcp")))
-		plain[strlen(text) - 4] = '\0';
-	if (port && (str_to_i64(port, 1, 65535, &number) < 0))
-		return refuse(why, text, "whose port is not 1 to 65535");
-	if (read_address(inner, &address))
-		return refuse(why, text, "not a destination");
-	*(char **)value = strdup(text);
-	return *(char **)value || refuse(why, text, "out of memory");
+	if (netplug_allow_parse(text, &parsed, &err) == 0)
+		return lab_string_keep(text, value, why);
+	strbuf_puts(why, err.message);
+	return false;
 }
 
 const struct scalar_type scalar_address = {

@@ -48,6 +48,7 @@ struct machine_interface {
 	int mtu;			/* 0: default */
 	struct strv addresses;		/* "10.0.1.1/24"; empty on slirp: SLIRP's own plan (10.0.2.15/24) */
 	struct strv forwards;		/* texts */
+	struct strv allow;		/* texts: what may be reached although restricted */
 	bool host, restricted;
 	char *network;			/* for status; NULL for slirp */
 };

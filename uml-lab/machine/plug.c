@@ -29,6 +29,7 @@
 #define DEATHS_MAX   8
 #define DELAY_MS     250 /* doubled with each quick death */
 #define END_GRACE_MS 2000
+#define RESOLVER_MAX 65536 /* bytes of /etc/resolv.conf */
 
 struct plug_request {
 	struct plug_request *next;
@@ -89,6 +90,46 @@ static void log_failure(int result, struct error *err)
 		log_error(err);
 }
 
+/* The search domains of the host's resolver, which guests get by DHCP: separated by blanks, "" for none. */
+static void search_domains(char *buf, size_t size)
+{
+	cleanup_free char *text = NULL;
+	char *rest, *line;
+	size_t length;
+
+	*buf = '\0';
+	if (file_read_all("/etc/resolv.conf", RESOLVER_MAX, &text, &length, NULL) < 0)
+		return;
+	rest = text;
+	while ((line = strsep(&rest, "\n"))) {
+		cleanup_strbuf struct strbuf names = STRBUF_INIT;
+		char *word;
+
+		if ((word = strsep(&line, " \t")) && !str_eq(word, "search") && !str_eq(word, "domain"))
+			continue;
+		while ((word = strsep(&line, " \t")))
+			if (*word && !str_eq(word, "."))
+				strbuf_printf(&names, "%s%s", names.length ? " " : "", word);
+		/* The last such line counts (resolv.conf(5)). */
+		snprintf(buf, size, "%s", names.length && names.length < size ? names.data : "");
+	}
+}
+
+static void send_allowed(struct supervisor *sv, size_t i)
+{
+	const struct strv *allow = &sv->spec->interfaces[i].allow;
+	struct error err = ERROR_INIT;
+
+	for (size_t j = 0; j < allow->count; j++) {
+		struct plug_request *request = remember(&sv->plug, NETPLUG_ALLOW, i, allow->items[j], 0);
+
+		if (request)
+			log_failure(netplug_control_send_allow(sv->plug.control, request->sequence, (uint32_t)i,
+							       allow->items[j], &err),
+				    &err);
+	}
+}
+
 static void send_port(struct supervisor *sv, size_t i)
 {
 	const struct machine_interface *iface = &sv->spec->interfaces[i];
@@ -105,7 +146,11 @@ static void send_port(struct supervisor *sv, size_t i)
 	if (iface->mtu)
 		config.mtu = (uint32_t)iface->mtu;
 	snprintf(config.hostname, sizeof(config.hostname), "%s", sv->spec->name);
+	if (!iface->restricted)
+		search_domains(config.search, sizeof(config.search));
+	snprintf(config.domain, sizeof(config.domain), "%.*s", (int)strcspn(config.search, " "), config.search);
 	log_failure(netplug_control_send_add_port(sv->plug.control, request->sequence, &config, &err), &err);
+	send_allowed(sv, i);
 }
 
 static void send_connection(struct supervisor *sv, size_t i)

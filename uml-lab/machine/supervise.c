@@ -85,6 +85,7 @@ void machine_spec_free(struct machine_spec *spec)
 	for (size_t i = 0; i < spec->interface_count; i++) {
 		strv_free(&spec->interfaces[i].addresses);
 		strv_free(&spec->interfaces[i].forwards);
+		strv_free(&spec->interfaces[i].allow);
 		free(spec->interfaces[i].network);
 	}
 	free(spec->interfaces);

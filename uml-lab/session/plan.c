@@ -66,9 +66,6 @@ static void check_supported(const struct lab_machine *m, struct findings *findin
 		if (iface->network)
 			findings_add(findings, "%s: eth%zu: networks between machines are not served yet by this "
 					       "version; use slirp: true", m->name, i);
-		if (iface->allow.count)
-			findings_add(findings, "%s: eth%zu: allow: is not served yet by this version; without it, "
-					       "restrict: true lets nothing but the forwards through", m->name, i);
 	}
 }
 

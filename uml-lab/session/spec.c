@@ -60,6 +60,9 @@ static int fill_interface(const struct session *s, const struct lab_machine *m, 
 	for (size_t i = 0; i < in->forward_count; i++)
 		if (strv_add(&out->forwards, in->forwards[i].text, err) < 0)
 			return -1;
+	for (size_t i = 0; i < in->allow.count; i++)
+		if (strv_add(&out->allow, in->allow.items[i], err) < 0)
+			return -1;
 	return 0;
 }
 
