@@ -176,6 +176,8 @@ static void test_dhcp(void)
 	CU_ASSERT_TRUE(o && n > 10);
 	o = dhcp_option(frame, length, 3, &n);
 	CU_ASSERT_TRUE(o && n == 4 && !memcmp(o, router, n));
+	o = dhcp_option(frame, length, 26, &n);
+	CU_ASSERT_TRUE(o && n == 2 && peer_get16(o) == NETPLUG_DEFAULT_MTU);
 	o = dhcp_option(frame, length, 6, &n);
 	CU_ASSERT_TRUE(o && n == 4 && !memcmp(o, dns, n));
 	close_well(&p);
@@ -387,11 +389,20 @@ static void test_restrict(void)
 	CU_ASSERT_TRUE_FATAL(peer_open(&p, &c));
 	length = dhcp_discover(&p);
 	CU_ASSERT_TRUE(length > 290);
-	CU_ASSERT_PTR_NULL(dhcp_option(frame, length, 3, &n));
+	/* The route is told all the same: clients of forwards may be anywhere. */
+	CU_ASSERT_PTR_NOT_NULL(dhcp_option(frame, length, 3, &n));
 	CU_ASSERT_FALSE(tcp_opens(&p, "10.0.2.2", port, PEER_QUIET_MS));
 	peer_send_udp(&p, "10.0.2.15", 40000, "10.0.2.3", 53, "query", 5);
 	CU_ASSERT_FALSE(readable(dns, PEER_QUIET_MS));
 	CU_ASSERT_FALSE(readable(server, 0));
+	CU_ASSERT_EQUAL(peer_stats(&p).in_refused, 2);
+	netplug_control_send_allow(p.control, ++p.sequence, 0, "10.0.2.3:53/udp", NULL);
+	CU_ASSERT_EQUAL(peer_status(&p), 0);
+	netplug_control_send_allow(p.control, ++p.sequence, 0, "nowhere", NULL);
+	CU_ASSERT_EQUAL(peer_status(&p), ERROR_USAGE);
+	peer_send_udp(&p, "10.0.2.15", 40000, "10.0.2.3", 53, "query", 5);
+	CU_ASSERT_TRUE(readable(dns, PEER_WAIT_MS));
+	CU_ASSERT_EQUAL(recv(dns, frame, sizeof(frame), 0), 5);
 	CU_ASSERT_EQUAL(peer_forward(&p, true, "auto:80"), 0);
 	CU_ASSERT_TRUE(arp_works(&p));
 	check_forward_tcp(&p, forwarded_port(&p));

@@ -148,6 +148,71 @@ static void test_frame_fragments(void)
 	}
 }
 
+/* A packet of a restricted guest, as frame_inspect() describes it. */
+static struct frame_info packet(uint8_t protocol, const char *to, uint16_t port, uint8_t flags)
+{
+	struct frame_info info = { .protocol = protocol, .whole = true, .destination_port = port };
+
+	info.family = strchr(to, ':') ? AF_INET6 : AF_INET;
+	inet_pton(info.family, to, info.family == AF_INET ? (void *)&info.destination : &info.destination6);
+	if (protocol == IPPROTO_TCP)
+		info.tcp_flags = flags;
+	else
+		info.icmp_type = flags;
+	return info;
+}
+
+static void test_allow(void)
+{
+	static const char *const good[] = { "192.0.2.10:443", "192.0.2.64/26", "[2001:db8::]:80/tcp", "2001:db8:1::/48",
+					    "10.0.2.3:53/udp" };
+	static const char *const bad[] = { "", "192.0.2.10:0", "192.0.2.10:65536", "192.0.2.10/33", "[::1", "2001:db8::/129",
+					   "host:80", "192.0.2.10:80/icmp", "1.2.3.4/-1" };
+	struct allow_list list = { 0 };
+	struct netplug_port_config c;
+
+	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+		CU_ASSERT_EQUAL(netplug_allow_parse(good[i], &list.rules[list.count++], NULL), 0);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		CU_ASSERT_EQUAL(netplug_allow_parse(bad[i], &list.rules[ALLOW_MAX - 1], NULL), -1);
+	netplug_port_config_init(&c, 0);
+	static const struct {
+		bool passes;
+		uint8_t protocol;
+		const char *to;
+		uint16_t port;
+		uint8_t flags;
+	} cases[] = {
+		{ true, IPPROTO_TCP, "192.0.2.10", 443, 0x02 },	/* a bare SYN */
+		{ false, IPPROTO_TCP, "192.0.2.10", 444, 0x02 },
+		{ false, IPPROTO_TCP, "192.0.2.10", 444, 0xc2 },	/* ECN's bits change nothing */
+		{ false, IPPROTO_TCP, "192.0.2.10", 444, 0x0a },	/* nor does PSH */
+		{ true, IPPROTO_TCP, "192.0.2.10", 444, 0x10 },	/* opens nothing */
+		{ false, IPPROTO_UDP, "192.0.2.10", 443, 0 },
+		{ true, IPPROTO_UDP, "192.0.2.127", 9, 0 },
+		{ true, IPPROTO_ICMP, "192.0.2.64", 0, 8 },
+		{ false, IPPROTO_ICMP, "192.0.2.128", 0, 8 },
+		{ true, IPPROTO_TCP, "2001:db8::", 80, 0x02 },
+		{ true, IPPROTO_TCP, "2001:db8:1:2::3", 99, 0x02 },
+		{ false, IPPROTO_TCP, "2001:db8:2::3", 99, 0x02 },
+		{ true, IPPROTO_UDP, "10.0.2.3", 53, 0 },
+		{ false, IPPROTO_TCP, "10.0.2.3", 53, 0x02 },
+		{ true, IPPROTO_UDP, "255.255.255.255", 67, 0 },
+		{ true, IPPROTO_ICMP, "10.0.2.2", 0, 8 },
+		{ false, IPPROTO_UDP, "10.0.2.2", 69, 0 },
+		{ true, IPPROTO_ICMPV6, "ff02::2", 0, 133 },
+		{ false, IPPROTO_ICMPV6, "2001:db8::9", 0, 128 },
+		{ false, IPPROTO_HOPOPTS, "2001:db8:1::1", 0, 0 },
+	};
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct frame_info info = packet(cases[i].protocol, cases[i].to, cases[i].port, cases[i].flags);
+
+		info.whole = cases[i].protocol != IPPROTO_HOPOPTS;
+		if (allow_passes(&list, &c, &info) != cases[i].passes)
+			CU_FAIL(cases[i].to);
+	}
+}
+
 static void test_idle(void)
 {
 #define HEADER "  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\n"
@@ -169,4 +234,4 @@ static void test_idle(void)
 
 UNIT_MAIN("netplug text", UNIT_CASE(test_forward_accepted), UNIT_CASE(test_forward_refused),
 	  UNIT_CASE(test_forward_key), UNIT_CASE(test_frame_loopback), UNIT_CASE(test_frame_fragments),
-	  UNIT_CASE(test_idle))
+	  UNIT_CASE(test_allow), UNIT_CASE(test_idle))

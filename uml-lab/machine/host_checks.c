@@ -246,6 +246,36 @@ static void check_tools(struct host_check *check)
 	}
 }
 
+/* Whether this user's groups may open ping sockets (icmp(7), ping_group_range): all a guest's ping to the outside needs. */
+static bool may_ping(unsigned int low, unsigned int high)
+{
+	gid_t groups[256];
+	int count = getgroups((int)ARRAY_SIZE(groups), groups);
+	bool may = getegid() >= low && getegid() <= high;
+
+	for (int i = 0; i < count; i++)
+		may |= groups[i] >= low && groups[i] <= high;
+	return may;
+}
+
+static void check_ping(struct host_check *check)
+{
+	cleanup_file FILE *f = fopen("/proc/sys/net/ipv4/ping_group_range", "re");
+	unsigned int low, high;
+
+	if (!f || fscanf(f, "%u %u", &low, &high) != 2) {
+		say(check, WARNING, "net.ipv4.ping_group_range cannot be read");
+		return;
+	}
+	if (may_ping(low, high)) {
+		say(check, OK, "guests can ping the outside");
+		return;
+	}
+	say(check, WARNING, "forbidden (net.ipv4.ping_group_range is \"%u %u\"): a guest's ping to the outside gets no answer; "
+			    "all else works", low, high);
+	remedy(check, "as root: sysctl -w net.ipv4.ping_group_range=\"0 2147483647\"");
+}
+
 int machine_host_checks(struct host_check *checks, int max)
 {
 	static const struct {
@@ -260,6 +290,7 @@ int machine_host_checks(struct host_check *checks, int max)
 		{"disk space", check_space},
 		{"/dev/fuse", check_fuse},
 		{"runtime folder", check_runtime},
+		{"ping", check_ping},
 		{"own programs", check_own},
 		{"image tools", check_tools},
 	};
