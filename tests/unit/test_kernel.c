@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "tests/unit/unit.h"
@@ -41,6 +42,49 @@ static void check(const char *wanted, const char *release)
 	CU_ASSERT_PTR_NOT_NULL_FATAL(release);
 	CU_ASSERT_STRING_EQUAL(k.release, release);
 	kernel_free(&k);
+}
+
+/* How often the kernel of counting() was asked: it leaves a byte each time. */
+static size_t asked(void)
+{
+	cleanup_free char *path = str_printf(NULL, "%s/asked", folder), *text = NULL;
+	size_t length = 0;
+
+	return file_read_all(path, 4096, &text, &length, NULL) < 0 ? 0 : length;
+}
+
+static void counting(const char *answer)
+{
+	cleanup_free char *path = str_printf(NULL, "%s/counting/linux.uml", folder);
+	cleanup_free char *text = str_printf(NULL, "#!/bin/sh\nprintf x >>%s/asked\necho %s\n", folder, answer);
+
+	CU_ASSERT_EQUAL(file_write_atomic(path, text, strlen(text), 0755, NULL), 0);
+}
+
+/* Each kernel is asked once, whatever number of processes look for it, and again when it was replaced. */
+static void test_asked_once(void)
+{
+	cleanup_free char *dir = str_printf(NULL, "%s/counting", folder);
+	int status;
+	pid_t pid;
+
+	CU_ASSERT_EQUAL(file_mkdir_p(dir, 0755, NULL), 0);
+	counting("98.1.1");
+	pid = fork();
+	if (pid == 0) {
+		struct kernel k;
+
+		_exit(kernel_find("98", &k, NULL) < 0);
+	}
+	CU_ASSERT(waitpid(pid, &status, 0) == pid && status == 0);
+	CU_ASSERT_EQUAL(asked(), 1);
+	check("98", "98.1.1");
+	check("98", "98.1.1");
+	CU_ASSERT_EQUAL(asked(), 1);
+	counting("98.2.2");
+	check("98", "98.2.2");
+	CU_ASSERT_EQUAL(asked(), 2);
+	CU_ASSERT_EQUAL(file_remove_tree(dir, NULL), 0);
 }
 
 static void test_versions(void)
@@ -105,6 +149,7 @@ static void test_prepare(void)
 {
 	CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(folder));
 	setenv("UML_LAB_KERNELS", folder, 1);
+	setenv("XDG_CACHE_HOME", folder, 1);
 	unsetenv("UML_LAB_KERNEL");
 	fake("a", "6.1.9000", true);
 	fake("b", "6.12.9000", true);
@@ -114,5 +159,5 @@ static void test_prepare(void)
 	fake("liar", "GNU linux.uml (coreutils) 9.1", true);
 }
 
-UNIT_MAIN("kernel", UNIT_CASE(test_prepare), UNIT_CASE(test_versions), UNIT_CASE(test_auto), UNIT_CASE(test_modules),
+UNIT_MAIN("kernel", UNIT_CASE(test_prepare), UNIT_CASE(test_asked_once), UNIT_CASE(test_versions), UNIT_CASE(test_auto), UNIT_CASE(test_modules),
 	  UNIT_CASE(test_no_kernel), UNIT_CASE(test_remove))

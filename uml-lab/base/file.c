@@ -134,7 +134,7 @@ static int sync_folder_of(const char *path, struct error *err)
 	return 0;
 }
 
-int file_write_atomic(const char *path, const void *data, size_t length, mode_t mode, struct error *err)
+int file_replace(const char *path, const void *data, size_t length, mode_t mode, struct error *err)
 {
 	cleanup_free char *temporary = str_printf(err, "%s.tmp-XXXXXX", path);
 	cleanup_close int fd = -1;
@@ -150,7 +150,12 @@ int file_write_atomic(const char *path, const void *data, size_t length, mode_t 
 		unlink(temporary);
 		return -1;
 	}
-	return sync_folder_of(path, err);
+	return 0;
+}
+
+int file_write_atomic(const char *path, const void *data, size_t length, mode_t mode, struct error *err)
+{
+	return file_replace(path, data, length, mode, err) < 0 ? -1 : sync_folder_of(path, err);
 }
 
 int file_mkdir_p(const char *path, mode_t mode, struct error *err)

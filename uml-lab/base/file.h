@@ -29,6 +29,12 @@ int file_read_all(const char *path, size_t max, char **data, size_t *length, str
  */
 int file_write_atomic(const char *path, const void *data, size_t length, mode_t mode, struct error *err);
 
+/*
+ * The same without waiting for the folder: whoever reads sees the old or the new content, but after a crash of the host the
+ * old one may be back. For what is written often, or can be made again.
+ */
+int file_replace(const char *path, const void *data, size_t length, mode_t mode, struct error *err);
+
 /* Makes a folder and its missing parents; one that is there is fine. */
 int file_mkdir_p(const char *path, mode_t mode, struct error *err);
 

@@ -313,7 +313,7 @@ int initramfs_get(const struct kernel *kernel, char **path, struct error *err)
 			  (unsigned long long)file_hash(data.data, data.length));
 	if (!file)
 		return -1;
-	if (!file_exists(file) && file_write_atomic(file, data.data, data.length, 0644, err) < 0)
+	if (!file_exists(file) && file_replace(file, data.data, data.length, 0644, err) < 0)
 		return error_prefix(err, "initramfs for %s", kernel->path);
 	*path = steal_ptr(&file);
 	return 0;

@@ -1,28 +1,21 @@
 /*
  * Finding UML kernels. Places are folders of folders as tests/kernels makes
  * them (NAME/linux.uml with NAME/modules/RELEASE beside it), and PATH, whose
- * kernel has its modules where Debian's package puts them. What a kernel is
- * called on disk says nothing: `linux.uml --version` does (uname.c of arch/um
- * prints the release and exits). That takes some milliseconds, and one file is
- * met several times (/bin is /usr/bin, each machine looks for its own kernel):
- * a process asks each file once.
+ * kernel has its modules where Debian's package puts them. Which release each
+ * is: kernel_release.c.
  */
 #include <ctype.h>
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
-#include "uml-lab/base/child.h"
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/base/file.h"
 #include "uml-lab/base/str.h"
 #include "uml-lab/machine/kernel.h"
+#include "uml-lab/machine/kernel_internal.h"
 
-#define VERSION_TIMEOUT_MS 5000
-#define RELEASE_MAX 64
-#define ANSWERS_MAX 16
 #define SYSTEM_KERNELS "/var/cache/uml-lab-kernels"
 #define SYSTEM_MODULES "/usr/lib/uml/modules"
 #define OLDEST_MAJOR 6	/* 6.1: what uml-facts.md was read from; older ones lack the vector transports */
@@ -43,80 +36,14 @@ static void free_list(struct kernel *list, size_t count)
 	free(list);
 }
 
-/* "6.12.101", "7.2.7-foo": the numbers before it, or -1 when it is no release. */
-static int parse_release(const char *text, int *major, int *minor)
-{
-	int n = 0;
-
-	if (sscanf(text, "%4d.%4d%n", major, minor, &n) != 2 || *major < 0 || *minor < 0)
-		return -1;
-	return strspn(text + n, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-+_~") ==
-			       strlen(text + n) ? 0 : -1;
-}
-
-/* What files answered, the latest in place of the oldest. A file that was replaced or written to is another one. */
-static struct answer {
-	dev_t device;
-	ino_t inode;
-	struct timespec changed;
-	char release[RELEASE_MAX + 1];
-} answers[ANSWERS_MAX];
-static size_t answer_count;
-
-/* The answer of the file that st describes; NULL when it was not asked. */
-static const char *recall(const struct stat *st)
-{
-	for (size_t i = 0; i < answer_count && i < ANSWERS_MAX; i++) {
-		const struct answer *a = &answers[i];
-
-		if (a->device == st->st_dev && a->inode == st->st_ino && a->changed.tv_sec == st->st_ctim.tv_sec &&
-		    a->changed.tv_nsec == st->st_ctim.tv_nsec)
-			return a->release;
-	}
-	return NULL;
-}
-
-static void remember(const struct stat *st, const char *release)
-{
-	struct answer *a = &answers[answer_count++ % ANSWERS_MAX];
-
-	*a = (struct answer){ .device = st->st_dev, .inode = st->st_ino, .changed = st->st_ctim };
-	strcpy(a->release, release);
-}
-
-/* Asks the program itself. A program that is no UML kernel is an error. */
-static int ask_program(const char *path, struct kernel *out, struct error *err)
-{
-	const char *const argv[] = { path, "--version", NULL };
-	const struct child_spec spec = { .argv = argv, .null_stdin = true, .new_session = true };
-	cleanup_free char *output = NULL;
-	int status;
-
-	if (child_capture(&spec, VERSION_TIMEOUT_MS, 256, false, &output, &status, err) < 0)
-		return error_prefix(err, "kernel %s", path);
-	output[strcspn(output, "\n")] = '\0';
-	if (status || strlen(output) > RELEASE_MAX || parse_release(output, &out->major, &out->minor) < 0)
-		return error_set(err, ERROR_FAILED, "%s is no user-mode Linux kernel", path);
-	out->release = str_dup(output, err);
-	return out->release ? 0 : -1;
-}
-
 static int ask_release(const char *path, struct kernel *out, struct error *err)
 {
-	const char *known;
-	struct stat st;
+	char release[KERNEL_RELEASE_MAX + 1];
 
-	if (stat(path, &st) < 0)
-		return ask_program(path, out, err);
-	known = recall(&st);
-	if (!known) {
-		if (ask_program(path, out, err) < 0)
-			return -1;
-		remember(&st, out->release);
-		return 0;
-	}
-	out->release = str_dup(known, err);
-	return out->release ? parse_release(known, &out->major, &out->minor) : -1;
+	if (kernel_release(path, release, &out->major, &out->minor, err) < 0)
+		return -1;
+	out->release = str_dup(release, err);
+	return out->release ? 0 : -1;
 }
 
 static bool has_modules(const char *folder)

@@ -324,7 +324,7 @@ int session_write(const struct session *session, struct error *err)
 	strbuf_puts(&text, part);
 	if (lab_write_effective(session->lab, &text, err) < 0 || strbuf_check(&text, err) < 0)
 		return -1;
-	return file_write_atomic(path, text.data, text.length, 0600, err);
+	return file_replace(path, text.data, text.length, 0600, err);
 }
 
 int session_yml_lock(const char *name, struct error *err)
