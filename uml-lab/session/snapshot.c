@@ -25,9 +25,10 @@
 
 /* ---- the disks of one machine, under new names ---- */
 
+/* Only a disk server opens chains of several layers; all machines have the kernel's driver so far. */
 static bool can_stack(const struct lab_machine *lm)
 {
-	return !str_eq(lm->disk_driver, "ubd");
+	return !str_eq(lm->disk_driver, "auto") && !str_eq(lm->disk_driver, "ubd");
 }
 
 /* The lowest file of a chain that lies in the machine's folder: above it is what was changed. */
@@ -374,6 +375,7 @@ static int put_back_all(struct session *s, void *arg, struct error *err)
 {
 	struct way_back *way = arg;
 
+	last_check_free(&s->last_check); /* what was graded is gone */
 	for (size_t i = 0; i < s->lab->machine_count; i++) {
 		const struct lab_machine *lm = &s->lab->machines[i];
 		struct session_machine *m = session_find_machine(s, lm->name);
