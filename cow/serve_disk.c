@@ -1,0 +1,205 @@
+/*
+ * One disk's thread: listens on its socket, serves one guest after the other.
+ *
+ * It sleeps in poll() on four descriptors: the listening socket while there is
+ * no guest, the guest's connection, its queue's kick, and `wake`. Nothing else
+ * wakes it, there is no timer.
+ *
+ * A guest that breaks the protocol loses its connection, and with it its disk
+ * (UML does not reconnect); what it had flushed is safe. When a guest is gone,
+ * the disk is flushed, as a drive does when its power goes away slowly.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "cow/serve_internal.h"
+#include "uml-lab/base/log.h"
+
+void serve_disk_wake(struct serve_disk *d)
+{
+	static const uint64_t one = 1;
+
+	while (write(d->wake, &one, sizeof(one)) < 0 && errno == EINTR)
+		;
+}
+
+void serve_disk_lock(struct serve_disk *d)
+{
+	atomic_fetch_add(&d->waiting, 1);
+	pthread_mutex_lock(&d->lock);
+	atomic_fetch_sub(&d->waiting, 1);
+}
+
+void serve_disk_unlock(struct serve_disk *d)
+{
+	pthread_mutex_unlock(&d->lock);
+}
+
+void serve_disk_note(struct serve_disk *d, const char *fmt, ...)
+{
+	char text[sizeof(d->last_error)];
+	bool same;
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	pthread_mutex_lock(&d->note_lock);
+	/* the first of its kind is logged: up to the number in it they are alike */
+	same = !strncmp(text, d->last_error, strcspn(text, "0123456789"));
+	strcpy(d->last_error, text);
+	pthread_mutex_unlock(&d->note_lock);
+	if (!same)
+		log_warn("disk %u: %s", d->index, text);
+}
+
+int serve_disk_flush(struct serve_disk *d)
+{
+	int ret = cow_chain_flush(d->chain);
+
+	/* EINVAL: a file system that has nothing to sync there */
+	if (!ret && d->sync_folder >= 0 && fsync(d->sync_folder) && errno != EINVAL)
+		ret = -errno;
+	atomic_store(&d->unflushed, ret != 0);
+	if (ret || d->sync_folder < 0)
+		return ret;
+	close(d->sync_folder);
+	d->sync_folder = -1;
+	return 0;
+}
+
+struct cow_chain *serve_disk_open(const struct serve *s, const char *file, struct error *err)
+{
+	const struct cow_open_options o = {
+		.writable = true, .any_backing = s->options->any_backing, .folders = s->options->folders};
+
+	return cow_chain_open(file, &o, err);
+}
+
+void serve_disk_set_chain(struct serve_disk *d, struct cow_chain *chain)
+{
+	d->chain = chain;
+	/* half a sector at the end of a raw image is out of reach */
+	atomic_store(&d->n.size, chain ? cow_chain_size(chain) >> COW_SECTOR_SHIFT << COW_SECTOR_SHIFT : 0);
+	atomic_store(&d->n.depth, chain ? cow_chain_depth(chain) : 0);
+	serve_quota_set_top(d->serve->quota, d->index, chain ? chain->files[0] : NULL);
+}
+
+/* ---- Guests ---- */
+
+static void queue_changed(void *arg, unsigned index)
+{
+	/* what to watch is looked up anew before each sleep */
+	(void)arg;
+	(void)index;
+}
+
+static void accept_guest(struct serve_disk *d)
+{
+	struct error err = ERROR_INIT;
+	int fd = accept4(d->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0)
+		return; /* it went away again */
+	d->write_back = true;
+	d->guest = vhost_user_new(fd, &d->device, &err);
+	if (!d->guest) {
+		log_error(&err);
+		return;
+	}
+	atomic_fetch_add(&d->n.connections, 1);
+	atomic_store(&d->n.connected, true);
+}
+
+static void flush_all(struct serve_disk *d)
+{
+	int ret = 0;
+
+	serve_disk_lock(d);
+	if (d->chain)
+		ret = serve_disk_flush(d);
+	serve_disk_unlock(d);
+	if (ret)
+		serve_disk_note(d, "flush: %s", strerror(-ret));
+}
+
+static void drop_guest(struct serve_disk *d, const struct error *why)
+{
+	if (why && why->kind != ERROR_STATE)
+		serve_disk_note(d, "guest: %s", why->message);
+	vhost_user_free(d->guest);
+	d->guest = NULL;
+	atomic_store(&d->n.connected, false);
+	flush_all(d);
+}
+
+/* Messages, then requests. -1 + err: the guest is to be dropped. */
+static int serve_guest(struct serve_disk *d, struct error *err)
+{
+	struct vring_queue *q;
+	int ret;
+
+	while ((ret = vhost_user_receive(d->guest, err)) > 0)
+		;
+	if (ret < 0)
+		return -1;
+	q = vhost_user_queue(d->guest, 0);
+	if (!q)
+		return 0;
+	vhost_user_take_kick(q);
+	return serve_blk_run(d->blk, q, err);
+}
+
+static void tell_config(struct serve_disk *d)
+{
+	struct error err = ERROR_INIT;
+
+	if (atomic_exchange(&d->config_changed, false) && d->guest &&
+	    vhost_user_config_changed(d->guest, &err))
+		log_error(&err);
+}
+
+/* Sleeps until there is something to do. */
+static void wait_for_work(struct serve_disk *d)
+{
+	struct vring_queue *q = d->guest ? vhost_user_queue(d->guest, 0) : NULL;
+	struct pollfd p[] = {
+		{.fd = d->wake, .events = POLLIN},
+		{.fd = d->guest ? vhost_user_fd(d->guest) : d->listener, .events = POLLIN},
+		{.fd = q ? q->kick : -1, .events = POLLIN},
+	};
+	uint64_t count;
+
+	if (poll(p, ARRAY_SIZE(p), -1) <= 0)
+		return;
+	if (p[0].revents && read(d->wake, &count, sizeof(count)) < 0)
+		return;
+	if (!d->guest && p[1].revents)
+		accept_guest(d);
+}
+
+void *serve_disk_run(void *arg)
+{
+	struct serve_disk *d = arg;
+
+	serve_blk_device(d, &d->device);
+	d->device.queue_changed = queue_changed;
+	while (!atomic_load(&d->stop)) {
+		struct error err = ERROR_INIT;
+
+		wait_for_work(d);
+		tell_config(d);
+		if (d->guest && serve_guest(d, &err))
+			drop_guest(d, &err);
+	}
+	if (d->guest)
+		drop_guest(d, NULL);
+	else
+		flush_all(d);
+	return NULL;
+}
