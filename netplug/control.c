@@ -28,7 +28,9 @@ _Static_assert(sizeof(struct netplug_header) == 16, "header of the control proto
 _Static_assert(sizeof(struct netplug_port_config) == 492, "ADD_PORT of the control protocol");
 _Static_assert(sizeof(struct netplug_forward_request) == 132, "FORWARD of the control protocol");
 _Static_assert(sizeof(struct netplug_reply) == 1024, "REPLY of the control protocol");
-_Static_assert(sizeof(struct netplug_stats) == 96, "STATS of the control protocol");
+_Static_assert(sizeof(struct netplug_impair_request) == 44, "IMPAIR of the control protocol");
+_Static_assert(sizeof(struct netplug_capture_request) == 12, "CAPTURE of the control protocol");
+_Static_assert(sizeof(struct netplug_stats) == 144, "STATS of the control protocol");
 
 void netplug_port_config_init(struct netplug_port_config *config, uint32_t port)
 {
@@ -57,6 +59,10 @@ static int payload_size(uint16_t type)
 	case NETPLUG_FORWARD_REMOVE:
 	case NETPLUG_ALLOW:
 		return sizeof(struct netplug_forward_request);
+	case NETPLUG_IMPAIR:
+		return sizeof(struct netplug_impair_request);
+	case NETPLUG_CAPTURE:
+		return sizeof(struct netplug_capture_request);
 	case NETPLUG_READY:
 		return 0;
 	case NETPLUG_REPLY:
@@ -142,6 +148,20 @@ int netplug_control_send_allow(int control, uint32_t sequence, uint32_t port, co
 	return send_text(control, NETPLUG_ALLOW, sequence, port, destination, err);
 }
 
+int netplug_control_send_impair(int control, uint32_t sequence, uint32_t port, const struct netplug_impair *impair,
+				struct error *err)
+{
+	struct netplug_impair_request request = { .port = port, .impair = *impair };
+
+	return netplug_control_send(control, NETPLUG_IMPAIR, sequence, &request, -1, err);
+}
+
+int netplug_control_send_capture(int control, uint32_t sequence, const struct netplug_capture_request *request,
+				 int connection, struct error *err)
+{
+	return netplug_control_send(control, NETPLUG_CAPTURE, sequence, request, connection, err);
+}
+
 int netplug_control_send_get_stats(int control, uint32_t sequence, uint32_t port, struct error *err)
 {
 	struct netplug_port_ref ref = { .port = port };
@@ -206,6 +226,11 @@ static bool texts_end(const struct netplug_message *m)
 	}
 }
 
+static bool has_descriptor(uint16_t type)
+{
+	return type == NETPLUG_CONNECT || type == NETPLUG_CAPTURE;
+}
+
 /* Checks a received message of `length` bytes that came with descriptor fd (as take_descriptors()). */
 static int check(const struct netplug_message *m, size_t length, bool cut, int fd, struct error *err)
 {
@@ -222,7 +247,7 @@ static int check(const struct netplug_message *m, size_t length, bool cut, int f
 	if (cut || m->header.length != (uint32_t)size || length != sizeof(m->header) + (size_t)size)
 		return error_set(err, ERROR_FAILED, "control message %u of %zu bytes, not %zu", m->header.type,
 				 length, sizeof(m->header) + (size_t)size);
-	if (fd == -2 || (fd >= 0) != (m->header.type == NETPLUG_CONNECT))
+	if (fd == -2 || (fd >= 0) != has_descriptor(m->header.type))
 		return error_set(err, ERROR_FAILED, "control message %u with a wrong number of descriptors",
 				 m->header.type);
 	if (!texts_end(m))

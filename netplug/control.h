@@ -25,6 +25,12 @@
  *	GET_STATS	answered by STATS, or by an error REPLY.
  *	ALLOW		one more destination that a restricted interface may reach: text
  *			form of netplug_allow_parse(). Send them before CONNECT.
+ *	IMPAIR		what is wrong with the port's line from now on. On a VDE network it
+ *			befalls what the guest sends, on SLIRP both directions.
+ *	CAPTURE		a connected SEQPACKET socket, in SCM_RIGHTS, that gets a copy of each
+ *			frame as it goes on its way: a message of struct netplug_capture_record and the
+ *			frame's bytes. What its reader does not take in time is left out and counted. Ends
+ *			when the reader closes it.
  *
  * The guest's connections (why: uml-facts.md, "bess"): UML connect()s at each
  * ifup to a SEQPACKET socket that the *supervisor* listens on
@@ -63,6 +69,8 @@ enum netplug_type {
 	NETPLUG_FORWARD_REMOVE = 4,	/* struct netplug_forward_request */
 	NETPLUG_GET_STATS = 5,		/* struct netplug_port_ref */
 	NETPLUG_ALLOW = 16,		/* struct netplug_forward_request: the destination in spec */
+	NETPLUG_IMPAIR = 17,		/* struct netplug_impair_request */
+	NETPLUG_CAPTURE = 18,		/* struct netplug_capture_request, one descriptor */
 	NETPLUG_READY = 128,		/* no payload, sequence 0 */
 	NETPLUG_REPLY = 129,		/* struct netplug_reply */
 	NETPLUG_STATS = 130,		/* struct netplug_stats */
@@ -86,7 +94,8 @@ struct netplug_port_config {
 	uint8_t ipv6;			/* 0 or 1, as the two below */
 	uint8_t restrict_access;	/* only forwards and what ALLOW names pass: no host, no DNS, no outside */
 	uint8_t host_access;		/* the address `host` is the host's loopback; else nothing answers there */
-	uint8_t reserved[3];		/* 0 */
+	uint8_t port_security;		/* frames from another MAC than the guest's own are dropped */
+	uint8_t reserved[2];		/* 0 */
 	uint32_t mtu;			/* NETPLUG_MTU_MIN … NETPLUG_MTU_MAX; the same as UML's mtu= */
 	struct in_addr network;		/* 10.0.2.0 */
 	uint32_t prefix_length;		/* 24; 8 … 29 */
@@ -107,6 +116,26 @@ struct netplug_forward_request {
 	char spec[NETPLUG_FORWARD_TEXT_MAX];	/* text form of netplug.h */
 } __attribute__((packed));
 
+struct netplug_impair_request {
+	uint32_t port;
+	struct netplug_impair impair;
+} __attribute__((packed));
+
+#define NETPLUG_SNAPLEN_MIN 14
+struct netplug_capture_request {
+	uint32_t port;
+	uint32_t snaplen;	/* bytes of each frame, at least NETPLUG_SNAPLEN_MIN; 0: all */
+	uint32_t received;	/* 1: frames to the guest too, not only those it sends */
+} __attribute__((packed));
+
+/* Before each captured frame. */
+struct netplug_capture_record {
+	uint64_t time_ns;	/* CLOCK_REALTIME */
+	uint64_t seen, dropped;	/* frames so far, this one included; those left out of them */
+	uint32_t length;	/* of the frame; as many bytes follow, but for the snaplen */
+	uint32_t sent;		/* 1: by the guest, 0: to it */
+} __attribute__((packed));
+
 struct netplug_reply {
 	int32_t status;		/* 0: done; else an enum error_kind */
 	char text[1020];	/* FORWARD_ADD: the forward in full; on failure what went wrong */
@@ -123,6 +152,10 @@ struct netplug_stats {
 	uint64_t in_giants;		/* longer than the MTU allows: dropped */
 	uint64_t in_refused;		/* to the host's loopback, fragments, unknown protocols, restricted: dropped */
 	uint64_t out_dropped;		/* the guest did not read: queue full, or no link */
+	uint64_t in_spoofed;		/* from a MAC that is not the guest's own, with port_security: dropped */
+	uint64_t impair_lost, impair_duplicated, impair_reordered;	/* as the settings want it */
+	uint64_t impair_dropped;	/* more waits for the rate or the delay than there is room for */
+	uint64_t impair_down;		/* while the link was down */
 	uint64_t sockets;		/* host sockets open now */
 	uint64_t forwards;		/* forwards there are now */
 } __attribute__((packed));
@@ -134,6 +167,8 @@ struct netplug_message {
 		struct netplug_port_config config;
 		struct netplug_port_ref ref;
 		struct netplug_forward_request forward;
+		struct netplug_impair_request impair;
+		struct netplug_capture_request capture;
 		struct netplug_reply reply;
 		struct netplug_stats stats;
 	} u;
@@ -155,6 +190,10 @@ int netplug_control_send_forward(int control, uint32_t sequence, uint32_t port, 
 				 struct error *err);
 int netplug_control_send_allow(int control, uint32_t sequence, uint32_t port, const char *destination,
 			       struct error *err);
+int netplug_control_send_impair(int control, uint32_t sequence, uint32_t port, const struct netplug_impair *impair,
+				struct error *err);
+int netplug_control_send_capture(int control, uint32_t sequence, const struct netplug_capture_request *request,
+				 int connection, struct error *err);
 int netplug_control_send_get_stats(int control, uint32_t sequence, uint32_t port, struct error *err);
 
 /*

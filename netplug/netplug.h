@@ -55,6 +55,30 @@ char *netplug_forward_format(const struct netplug_forward *forward, char buf[sta
 /* Whether both listen on the same host address, port and protocol: the key by which a forward is removed. */
 bool netplug_forward_same_host(const struct netplug_forward *a, const struct netplug_forward *b);
 
+/* What is wrong with a line, for the frames of one direction. All zero: nothing. Shares are parts of a million. */
+#define NETPLUG_PPM 1000000
+#define NETPLUG_DELAY_MAX_US 60000000
+#define NETPLUG_RATE_MIN UINT64_C(1000)
+#define NETPLUG_RATE_MAX UINT64_C(1000000000000)
+struct netplug_impair {
+	uint64_t rate;			/* bits a second, Ethernet header included; 0: no limit */
+	uint64_t seed;			/* of the random numbers, for tests; 0: a fresh one */
+	uint32_t delay_us, jitter_us;	/* each frame arrives delay ± jitter later */
+	uint32_t loss_ppm, duplicate_ppm, reorder_ppm;
+	uint8_t down;			/* 1: nothing passes, in either direction */
+	uint8_t reserved[3];		/* 0 */
+};
+
+/*
+ * Sets one of delay, jitter, loss, duplicate, reorder, rate from its text ("50ms", "2%", "10M": decimal). 0, or -1
+ * with an error of kind ERROR_USAGE that says what is allowed; *impair is left alone then.
+ */
+int netplug_impair_set(struct netplug_impair *impair, const char *key, const char *text, struct error *err);
+
+#define NETPLUG_IMPAIR_TEXT_MAX 256
+/* "delay=50ms loss=2% down", "" for none; for people and scripts. Returns buf. */
+char *netplug_impair_format(const struct netplug_impair *impair, char buf[static NETPLUG_IMPAIR_TEXT_MAX]);
+
 /* An allowed destination, written out: shorter than this. */
 #define NETPLUG_ALLOW_TEXT_MAX 80
 

@@ -182,6 +182,67 @@ void link_hold(struct link *link, bool held);
 /* NULL is fine. */
 void link_free(struct link *link);
 
+/* wheel.c: what becomes due when */
+
+#define WHEEL_LEVELS 4
+#define WHEEL_SLOTS 256
+#define WHEEL_HORIZON (UINT64_C(1) << 31)	/* ticks: nothing is due later than this from now */
+
+struct wheel_entry {
+	struct wheel_entry *next;
+	uint64_t due;		/* tick */
+};
+
+struct wheel_slot {
+	struct wheel_entry *first, *last;
+};
+
+struct wheel {
+	uint64_t now;		/* all due before are gone */
+	size_t count;
+	struct wheel_slot slots[WHEEL_LEVELS][WHEEL_SLOTS];
+	uint64_t used[WHEEL_LEVELS][WHEEL_SLOTS / 64];
+};
+
+void wheel_init(struct wheel *wheel, uint64_t now);
+/* Adds an entry with its due set (one that is past: now; beyond the horizon: there). It stays the caller's memory. */
+void wheel_add(struct wheel *wheel, struct wheel_entry *entry);
+/* When to look again: not later than the first entry's tick. False: nothing waits. */
+bool wheel_next(const struct wheel *wheel, uint64_t *tick);
+/* Takes out the entries of the next tick that is due by now, linked by next; NULL when there are no more: then now is now. */
+struct wheel_entry *wheel_advance(struct wheel *wheel, uint64_t now);
+
+/* impair.c: a bad line */
+
+struct impair;
+typedef void (*impair_fn)(void *arg, const uint8_t *frame, size_t length);
+
+/* A good line at first. out gets the frames that arrive. Counts into *stats. NULL + err. */
+struct impair *impair_new(struct loop *loop, size_t frame_max, impair_fn out, void *arg, struct netplug_stats *stats,
+			  struct error *err);
+/* What waits goes out at once; `down` is the caller's business. */
+void impair_set(struct impair *impair, const struct netplug_impair *settings);
+void impair_send(struct impair *impair, const uint8_t *frame, size_t length);
+/* What waits is lost. NULL is fine. */
+void impair_free(struct impair *impair);
+
+/* capture.c: copies of a port's frames for those who look on */
+
+#define CAPTURES_MAX 8
+
+struct capture;
+struct capture_list {
+	struct loop *loop;
+	struct capture *items[CAPTURES_MAX];
+	size_t count;
+};
+
+/* Takes the socket over, also after a failure. 0, or -1 + err. */
+int capture_add(struct capture_list *list, const struct netplug_capture_request *request, int fd, struct error *err);
+/* A frame passed: sent by the guest, or to it. */
+void capture_frame(struct capture_list *list, bool sent, const uint8_t *frame, size_t length);
+void capture_free_all(struct capture_list *list);
+
 /* backend: what a port is joined to. One file for each kind: slirp_port.c */
 
 /* The port, as its backend sees it; all of it outlives the backend. */
@@ -306,6 +367,10 @@ int port_add_forward(struct port *port, struct netplug_forward *forward, struct 
 int port_remove_forward(struct port *port, const struct netplug_forward *forward, struct error *err);
 /* One more destination that the restricted guest may reach. */
 int port_allow(struct port *port, const struct netplug_allow *rule, struct error *err);
+/* Sets what is wrong with the line. 0, or -1 + err. */
+int port_impair(struct port *port, const struct netplug_impair *settings, struct error *err);
+/* Sends copies of the frames to the socket from now on; takes it over. 0, or -1 + err. */
+int port_capture(struct port *port, const struct netplug_capture_request *request, int fd, struct error *err);
 void port_stats(const struct port *port, struct netplug_stats *stats);
 /* Around the sleep of the loop, as with slirp_backend_prepare() and …_finish(). */
 int port_prepare(struct port *port);

@@ -14,23 +14,58 @@
 
 struct port {
 	struct netplug_port_config config;
+	struct loop *loop;
 	struct link *link;
 	struct backend *backend;
+	struct impair *sent, *received;	/* the line, each way; NULL: a good one */
+	bool down;
+	struct capture_list captures;
 	struct netplug_stats stats;
 };
+
+/* A frame of the guest's that the line has let through. */
+static void leave(void *arg, const uint8_t *frame, size_t length)
+{
+	struct port *port = arg;
+
+	if (port->captures.count)
+		capture_frame(&port->captures, true, frame, length);
+	port->backend->ops->input(port->backend, frame, length);
+}
+
+static void arrive(void *arg, const uint8_t *frame, size_t length)
+{
+	struct port *port = arg;
+
+	if (port->captures.count)
+		capture_frame(&port->captures, false, frame, length);
+	link_send(port->link, frame, length);
+}
 
 static void from_guest(void *arg, const uint8_t *frame, size_t length)
 {
 	struct port *port = arg;
 
-	port->backend->ops->input(port->backend, frame, length);
+	if (port->config.port_security && memcmp(frame + 6, port->config.mac, sizeof(port->config.mac)))
+		port->stats.in_spoofed++;
+	else if (port->down)
+		port->stats.impair_down++;
+	else if (port->sent)
+		impair_send(port->sent, frame, length);
+	else
+		leave(port, frame, length);
 }
 
 static void to_guest(void *arg, const uint8_t *frame, size_t length)
 {
 	struct port *port = arg;
 
-	link_send(port->link, frame, length);
+	if (port->down)
+		port->stats.impair_down++;
+	else if (port->received)
+		impair_send(port->received, frame, length);
+	else
+		arrive(port, frame, length);
 }
 
 static void on_link_changed(void *arg)
@@ -50,7 +85,7 @@ static void on_hold(void *arg, bool held)
 
 static int check_config(const struct netplug_port_config *c, struct error *err)
 {
-	if (c->ipv6 > 1 || c->restrict_access > 1 || c->host_access > 1)
+	if (c->port_security > 1 || c->ipv6 > 1 || c->restrict_access > 1 || c->host_access > 1)
 		return error_set(err, ERROR_FAILED, "port %u: a switch is neither 0 nor 1", c->port);
 	if (c->mtu < NETPLUG_MTU_MIN || c->mtu > NETPLUG_MTU_MAX)
 		return error_set(err, ERROR_USAGE, "MTU %u is not within %d and %d", c->mtu, NETPLUG_MTU_MIN,
@@ -86,6 +121,7 @@ struct port *port_new(struct loop *loop, const struct netplug_port_config *confi
 		return NULL;
 	}
 	port->config = *config;
+	port->loop = port->captures.loop = loop;
 	port->stats.port = config->port;
 	events.arg = port;
 	port->link = link_new(loop, config->mtu, &events, &port->stats, err);
@@ -104,6 +140,9 @@ void port_free(struct port *port)
 		return;
 	if (port->backend)
 		port->backend->ops->free(port->backend);
+	impair_free(port->sent);
+	impair_free(port->received);
+	capture_free_all(&port->captures);
 	link_free(port->link);
 	free(port);
 }
@@ -132,6 +171,48 @@ int port_allow(struct port *port, const struct netplug_allow *rule, struct error
 	if (!port->backend->ops->allow)
 		return error_set(err, ERROR_USAGE, "only SLIRP interfaces have allowed destinations");
 	return port->backend->ops->allow(port->backend, rule, err);
+}
+
+/* One direction of the line, made when it is first wanted. */
+static int set_line(struct port *port, struct impair **line, impair_fn out, const struct netplug_impair *settings,
+		    struct error *err)
+{
+	static const struct netplug_impair none;
+
+	if (!*line && !memcmp(settings, &none, sizeof(none)))
+		return 0;
+	if (!*line)
+		*line = impair_new(port->loop, ETHERNET_HEADER + VLAN_TAG + port->config.mtu, out, port, &port->stats, err);
+	if (!*line)
+		return -1;
+	impair_set(*line, settings);
+	return 0;
+}
+
+int port_impair(struct port *port, const struct netplug_impair *settings, struct error *err)
+{
+	struct netplug_impair line = *settings;
+
+	if (line.down > 1 || line.loss_ppm > NETPLUG_PPM || line.duplicate_ppm > NETPLUG_PPM ||
+	    line.reorder_ppm > NETPLUG_PPM || line.delay_us > NETPLUG_DELAY_MAX_US ||
+	    line.jitter_us > NETPLUG_DELAY_MAX_US || (line.rate && line.rate < NETPLUG_RATE_MIN) ||
+	    line.rate > NETPLUG_RATE_MAX)
+		return error_set(err, ERROR_USAGE, "port %u: an impairment is out of its range", port->config.port);
+	line.down = 0;
+	if (set_line(port, &port->sent, leave, &line, err))
+		return -1;
+	if (line.seed)
+		line.seed++;	/* each way its own numbers */
+	/* On a VDE network the one who sends impairs; SLIRP's side has nobody else. */
+	if (port->config.kind == NETPLUG_KIND_SLIRP && set_line(port, &port->received, arrive, &line, err))
+		return -1;
+	port->down = settings->down;
+	return 0;
+}
+
+int port_capture(struct port *port, const struct netplug_capture_request *request, int fd, struct error *err)
+{
+	return capture_add(&port->captures, request, fd, err);
 }
 
 void port_stats(const struct port *port, struct netplug_stats *stats)

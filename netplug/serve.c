@@ -78,6 +78,24 @@ static int do_allow(struct server *s, const struct netplug_message *m, struct er
 	return port_allow(port, &rule, err);
 }
 
+static int do_impair(struct server *s, const struct netplug_message *m, struct error *err)
+{
+	struct port *port = plug_port(&s->plug, m->u.impair.port, err);
+	struct netplug_impair settings = m->u.impair.impair;	/* out of the packed message */
+
+	return port ? port_impair(port, &settings, err) : -1;
+}
+
+static int do_capture(struct server *s, const struct netplug_message *m, int fd, struct error *err)
+{
+	struct port *port = plug_port(&s->plug, m->u.capture.port, err);
+
+	if (port)
+		return port_capture(port, &m->u.capture, fd, err);
+	close(fd);
+	return -1;
+}
+
 static int do_stats(struct server *s, const struct netplug_message *m, struct error *err)
 {
 	struct port *port = plug_port(&s->plug, m->u.ref.port, err);
@@ -110,6 +128,12 @@ static void handle(struct server *s, const struct netplug_message *m, int fd)
 		break;
 	case NETPLUG_ALLOW:
 		rc = do_allow(s, m, &err);
+		break;
+	case NETPLUG_IMPAIR:
+		rc = do_impair(s, m, &err);
+		break;
+	case NETPLUG_CAPTURE:
+		rc = do_capture(s, m, fd, &err);
 		break;
 	case NETPLUG_GET_STATS:
 		rc = do_stats(s, m, &err);

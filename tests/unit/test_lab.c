@@ -151,7 +151,7 @@ static void test_every_field(void)
 	r1 = lab_find_machine(lab, "r1");
 	CU_ASSERT_STRING_EQUAL(lab->title, "For student");
 	CU_ASSERT_TRUE(lab_find_network(lab, "lan-a")->learning_switch);
-	CU_ASSERT_STRING_EQUAL(lab_find_network(lab, "lan-a")->loss, "2%");
+	CU_ASSERT_STRING_EQUAL(lab_find_network(lab, "lan-a")->traffic.loss, "2%");
 	CU_ASSERT_STRING_EQUAL(lab_find_network(lab, "up")->vde, "vxvde://239.1.2.3");
 	CU_ASSERT_STRING_EQUAL(r1->base, "/srv/course.cow");
 	CU_ASSERT_STRING_EQUAL(lab_find_machine(lab, "r2")->base, "debian-12");

@@ -104,6 +104,9 @@ enum frame_type {
 	FRAME_FAILED = 102, /* answer to a request that can't be met: u32 enum error_kind + text */
 	FRAME_DONE = 103,   /* answer to a request that was met and has nothing to tell */
 	FRAME_FORWARD = 104, /* text "add|remove|list IFACE SPEC": answered by DONE, FAILED or text */
+	FRAME_IMPAIR = 105, /* text "IFACE [clear] [KEY=VALUE]…", of netplug_impair_set() and down=0|1: DONE or FAILED */
+	FRAME_CAPTURE = 106, /* text "IFACE SOCKET SNAPLEN all|sent": the frames of the interface as netplug/control.h
+			      * has it, to the abstract SEQPACKET socket of that name: DONE or FAILED */
 };
 
 /*

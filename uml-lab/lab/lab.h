@@ -32,11 +32,17 @@ struct lab_param {
 	char *name, *value; /* value: filled in, as machines see it */
 };
 
+/* What is wrong with a line, as written (netplug_impair_set()); NULL: nothing. */
+struct lab_traffic {
+	char *rate, *delay, *jitter, *loss, *duplicate, *reorder;
+};
+
 struct lab_network {
 	char *name;
-	char *vde;                          /* a VDE locator; NULL: a switch of our own */
-	bool learning_switch;               /* switch: true; otherwise a hub */
-	char *rate, *delay, *jitter, *loss; /* as written; NULL: none */
+	char *vde;                  /* a VDE locator; NULL: a switch of our own */
+	bool learning_switch;       /* switch: true; otherwise a hub */
+	bool port_security;         /* frames from a MAC that is not the interface's own are dropped */
+	struct lab_traffic traffic; /* of each interface on it that does not say otherwise */
 	struct lab_mark mark;
 };
 
@@ -72,6 +78,7 @@ struct lab_interface {
 	bool restricted;   /* slirp: only the forwards */
 	struct strv allow; /* slirp + restrict: what may still be reached, "ADDRESS[/BITS][:PORT[/udp]]" */
 	int mtu;           /* 0: the plug's default */
+	struct lab_traffic traffic;
 	struct lab_mark mark;
 };
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "netplug/netplug.h"
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/lab/lab_internal.h"
 
@@ -146,48 +147,39 @@ static void write_duration(const struct field *field, const void *value, struct 
 
 /* ---- traffic of a network: kept as written ---- */
 
+/* A value that netplug has to understand too, so it is asked. */
+static bool parse_traffic(const char *key, const char *what, const char *text, void *value, struct strbuf *why)
+{
+	struct netplug_impair impair = {0};
+
+	if (strspn(text, "0123456789.KMG%ms") != strlen(text) || netplug_impair_set(&impair, key, text, NULL) < 0)
+		return lab_is_not(why, text, what);
+	return lab_string_keep(text, value, why);
+}
+
 static bool parse_interval(const struct field *field, const char *text, void *value, struct strbuf *why)
 {
 	int64_t ms;
 
 	if (!parse_duration(field, text, &ms, why))
 		return false;
-	return lab_string_keep(text, value, why);
+	return parse_traffic("delay", "a time with ms or s", text, value, why);
 }
 
 static bool parse_rate(const struct field *field, const char *text, void *value, struct strbuf *why)
 {
-	uint64_t bits;
-	size_t digits = strspn(text, "0123456789.");
-
 	(void)field;
-	if (strlen(text) > digits + 1 || (text[digits] && !strchr("KMG", text[digits])) ||
-	    str_to_size(text, &bits) < 0)
-		return lab_is_not(why, text, "a rate in bits a second");
-	if (!bits) {
+	if (strspn(text, "0.KMG") == strlen(text)) {
 		out_of_range(why, text);
 		return false;
 	}
-	return lab_string_keep(text, value, why);
+	return parse_traffic("rate", "a rate in bits a second", text, value, why);
 }
 
 static bool parse_loss(const struct field *field, const char *text, void *value, struct strbuf *why)
 {
-	size_t digits = strspn(text, "0123456789");
-	char *end;
-	double percent;
-
 	(void)field;
-	if (text[digits] == '.')
-		digits += 1 + strspn(text + digits + 1, "0123456789");
-	if (!isdigit((unsigned char)*text) || digits > 12 || !str_eq(text + digits, "%"))
-		return lab_is_not(why, text, "a percentage like 2%");
-	percent = strtod(text, &end);
-	if (percent > 100) {
-		out_of_range(why, text);
-		return false;
-	}
-	return lab_string_keep(text, value, why);
+	return parse_traffic("loss", "a percentage like 2%", text, value, why);
 }
 
 /* ---- the types ---- */
@@ -238,13 +230,13 @@ const struct scalar_type scalar_interval = {
 	.name = "time",
 	.allowed = "a number with ms or s",
 	.json_type = "string number",
-	.pattern = "[0-9]+(\\.[0-9]+)?(ms|s|m|min|h|d)?",
+	.pattern = "[0-9]+(\\.[0-9]+)?(ms|s)?",
 	.parse = parse_interval,
 	LAB_STRING_TYPE,
 };
 const struct scalar_type scalar_rate = {
 	.name = "rate",
-	.allowed = "bits a second, like 64K, 10M or 1G",
+	.allowed = "bits a second, like 64K, 10M or 1G; at least 1K",
 	.json_type = "string integer",
 	.pattern = "[0-9]+(\\.[0-9]+)?[KMG]?",
 	.parse = parse_rate,

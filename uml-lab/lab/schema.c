@@ -36,6 +36,41 @@ static const struct object param_object = {
 	.name_offset = offsetof(struct lab_param, name),
 	.mark_offset = NO_OFFSET};
 
+/* What is wrong with a line: of a network, and of one interface. */
+#define TRAFFIC_FIELDS(type_)                                                                                \
+	{.key = "rate",                                                                                      \
+	 .type = &scalar_rate,                                                                               \
+	 .offset = offsetof(type_, traffic.rate),                                                            \
+	 .help = "The most an interface sends, in bits a second; K, M and G are thousands.",                 \
+	 .example = "10M"},                                                                                  \
+		{.key = "delay",                                                                             \
+		 .type = &scalar_interval,                                                                   \
+		 .offset = offsetof(type_, traffic.delay),                                                   \
+		 .max = 60000,                                                                               \
+		 .help = "How much later each frame arrives.",                                               \
+		 .example = "50ms"},                                                                         \
+		{.key = "jitter",                                                                            \
+		 .type = &scalar_interval,                                                                   \
+		 .offset = offsetof(type_, traffic.jitter),                                                  \
+		 .max = 60000,                                                                               \
+		 .help = "By how much the delay varies, up and down.",                                       \
+		 .example = "5ms"},                                                                          \
+		{.key = "loss",                                                                              \
+		 .type = &scalar_loss,                                                                       \
+		 .offset = offsetof(type_, traffic.loss),                                                    \
+		 .help = "The share of frames that are lost.",                                               \
+		 .example = "2%"},                                                                           \
+		{.key = "duplicate",                                                                         \
+		 .type = &scalar_loss,                                                                       \
+		 .offset = offsetof(type_, traffic.duplicate),                                               \
+		 .help = "The share of frames that arrive twice.",                                           \
+		 .example = "1%"},                                                                           \
+	{                                                                                                    \
+		.key = "reorder", .type = &scalar_loss, .offset = offsetof(type_, traffic.reorder),          \
+		.help = "The share of frames that arrive 10 ms late, behind those sent after them.",         \
+		.example = "1%"                                                                              \
+	}
+
 static const struct field network_fields[] = {
 	{.key = "switch",
 	 .type = &scalar_bool,
@@ -47,28 +82,12 @@ static const struct field network_fields[] = {
 	 .offset = offsetof(struct lab_network, vde),
 	 .help = "A VDE locator to join instead of a network of our own.",
 	 .example = "\"vxvde://239.1.2.3\""},
-	{.key = "rate",
-	 .type = &scalar_rate,
-	 .offset = offsetof(struct lab_network, rate),
-	 .help = "The most each interface sends.",
-	 .example = "10M"},
-	{.key = "delay",
-	 .type = &scalar_interval,
-	 .offset = offsetof(struct lab_network, delay),
-	 .max = 60000,
-	 .help = "How much later each frame arrives.",
-	 .example = "50ms"},
-	{.key = "jitter",
-	 .type = &scalar_interval,
-	 .offset = offsetof(struct lab_network, jitter),
-	 .max = 60000,
-	 .help = "By how much the delay varies.",
-	 .example = "5ms"},
-	{.key = "loss",
-	 .type = &scalar_loss,
-	 .offset = offsetof(struct lab_network, loss),
-	 .help = "The share of frames that are lost.",
-	 .example = "2%"},
+	{.key = "port-security",
+	 .type = &scalar_bool,
+	 .offset = offsetof(struct lab_network, port_security),
+	 .fallback = "false",
+	 .help = "Frames that a machine sends from another MAC address than its interface's own are dropped."},
+	TRAFFIC_FIELDS(struct lab_network),
 	{0}};
 
 static const struct object network_object = {.name = "network",
@@ -152,8 +171,9 @@ static const struct field interface_fields[] = {
 	 .type = &scalar_destination,
 	 .max_count = 64,
 	 STRV_AT(struct lab_interface, allow),
-	 .help = "What may still be reached with restrict.",
+	 .help = "What may still be reached with restrict: ADDRESS[/BITS][:PORT[/udp]]. Names need 10.0.2.3:53/udp.",
 	 .example = "[\"192.0.2.10:443\"]"},
+	TRAFFIC_FIELDS(struct lab_interface),
 	{0}};
 
 static const struct object interface_object = {

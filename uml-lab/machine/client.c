@@ -179,7 +179,9 @@ char *machine_status_json(int control, int timeout_ms, struct error *err)
 
 char *machine_request(int control, enum machine_request type, const char *text, struct error *err)
 {
-	static const enum frame_type types[] = {[MACHINE_REQUEST_FORWARD] = FRAME_FORWARD};
+	static const enum frame_type types[] = {[MACHINE_REQUEST_FORWARD] = FRAME_FORWARD,
+						[MACHINE_REQUEST_IMPAIR] = FRAME_IMPAIR,
+						[MACHINE_REQUEST_CAPTURE] = FRAME_CAPTURE};
 	cleanup_strbuf struct strbuf answer = STRBUF_INIT;
 	int64_t end = loop_now_ms() + REQUEST_MS;
 	uint8_t buf[FRAME_PAYLOAD_MAX];

@@ -16,7 +16,7 @@ int machine_connect(const char *runtime, struct error *err);
 char *machine_status_json(int control, int timeout_ms, struct error *err);
 
 /* What may be asked of a running machine; the texts are those of protocol.h. */
-enum machine_request { MACHINE_REQUEST_FORWARD };
+enum machine_request { MACHINE_REQUEST_FORWARD, MACHINE_REQUEST_IMPAIR, MACHINE_REQUEST_CAPTURE };
 
 typedef void (*machine_state_fn)(void *arg, enum machine_state state, const char *detail);
 

@@ -259,7 +259,7 @@ static void tell_state(struct client *client)
 	sent(client, wire_queue(&client->wire, FRAME_STATE, 0, text, strlen(text)));
 }
 
-static void answer_status(struct client *client)
+void client_answer_status(struct client *client)
 {
 	struct error err = ERROR_INIT;
 	cleanup_free char *json = status_json(client->sv, &err);
@@ -333,7 +333,8 @@ static bool machine_frame(struct client *client, const struct wire_frame *frame)
 
 	switch (frame->type) {
 	case FRAME_STATUS:
-		answer_status(client);
+		if (!plug_ask_stats(client->sv, client))
+			client_answer_status(client);
 		return true;
 	case FRAME_WATCH:
 		client->watching = true;
@@ -350,9 +351,13 @@ static bool machine_frame(struct client *client, const struct wire_frame *frame)
 	case FRAME_STOP:
 		return stop_request(client, frame);
 	case FRAME_FORWARD:
+	case FRAME_IMPAIR:
+	case FRAME_CAPTURE:
 		text = wire_text(frame);
 		if (text)
-			plug_forward(client->sv, client, text);
+			(frame->type == FRAME_FORWARD ? plug_forward :
+			 frame->type == FRAME_IMPAIR  ? plug_impair :
+							plug_capture)(client->sv, client, text);
 		return text;
 	default:
 		return false;

@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "netplug/netplug.h"
 #include "uml-lab/base/child.h"
 #include "uml-lab/base/error.h"
 #include "uml-lab/base/str.h"
@@ -49,6 +50,8 @@ struct machine_interface {
 	struct strv addresses;		/* "10.0.1.1/24"; empty on slirp: SLIRP's own plan (10.0.2.15/24) */
 	struct strv forwards;		/* texts */
 	struct strv allow;		/* texts: what may be reached although restricted */
+	struct netplug_impair impair;	/* at first; what is changed while running holds until the machine stops */
+	bool port_security;		/* only frames from its own MAC */
 	bool host, restricted;
 	char *network;			/* for status; NULL for slirp */
 };

@@ -23,7 +23,7 @@
 #include "uml-lab/base/dirs.h"
 #include "uml-lab/base/file.h"
 #include "uml-lab/base/log.h"
-#include "uml-lab/machine/supervisor.h"
+#include "uml-lab/machine/plug_internal.h"
 
 #define QUICK_MS     10000
 #define DEATHS_MAX   8
@@ -31,27 +31,17 @@
 #define END_GRACE_MS 2000
 #define RESOLVER_MAX 65536 /* bytes of /etc/resolv.conf */
 
-struct plug_request {
-	struct plug_request *next;
-	uint32_t sequence;
-	enum netplug_type type;
-	size_t port;
-	char *spec;      /* of forwards */
-	uint64_t client; /* who waits for the answer, 0: nobody */
-};
-
 static void start_plug(struct supervisor *sv);
 
 /* ---- requests ---- */
 
-static void free_request(struct plug_request *request)
+void plug_free_request(struct plug_request *request)
 {
 	free(request->spec);
 	free(request);
 }
 
-/* Remembers a request under the next number. NULL when memory is out. */
-static struct plug_request *remember(struct plug *plug, enum netplug_type type, size_t port, const char *spec,
+struct plug_request *plug_remember(struct plug *plug, enum netplug_type type, size_t port, const char *spec,
 				     uint64_t client)
 {
 	struct plug_request *request = calloc(1, sizeof(*request));
@@ -71,7 +61,7 @@ static struct plug_request *remember(struct plug *plug, enum netplug_type type, 
 	return request;
 }
 
-static struct plug_request *take_request(struct plug *plug, uint32_t sequence)
+struct plug_request *plug_take_request(struct plug *plug, uint32_t sequence)
 {
 	for (struct plug_request **p = &plug->requests; *p; p = &(*p)->next) {
 		struct plug_request *request = *p;
@@ -121,7 +111,7 @@ static void send_allowed(struct supervisor *sv, size_t i)
 	struct error err = ERROR_INIT;
 
 	for (size_t j = 0; j < allow->count; j++) {
-		struct plug_request *request = remember(&sv->plug, NETPLUG_ALLOW, i, allow->items[j], 0);
+		struct plug_request *request = plug_remember(&sv->plug, NETPLUG_ALLOW, i, allow->items[j], 0);
 
 		if (request)
 			log_failure(netplug_control_send_allow(sv->plug.control, request->sequence, (uint32_t)i,
@@ -133,7 +123,7 @@ static void send_allowed(struct supervisor *sv, size_t i)
 static void send_port(struct supervisor *sv, size_t i)
 {
 	const struct machine_interface *iface = &sv->spec->interfaces[i];
-	struct plug_request *request = remember(&sv->plug, NETPLUG_ADD_PORT, i, NULL, 0);
+	struct plug_request *request = plug_remember(&sv->plug, NETPLUG_ADD_PORT, i, NULL, 0);
 	struct netplug_port_config config;
 	struct error err = ERROR_INIT;
 
@@ -143,6 +133,7 @@ static void send_port(struct supervisor *sv, size_t i)
 	memcpy(config.mac, iface->mac, sizeof(config.mac));
 	config.restrict_access = iface->restricted;
 	config.host_access = iface->host;
+	config.port_security = iface->port_security;
 	if (iface->mtu)
 		config.mtu = (uint32_t)iface->mtu;
 	snprintf(config.hostname, sizeof(config.hostname), "%s", sv->spec->name);
@@ -151,11 +142,12 @@ static void send_port(struct supervisor *sv, size_t i)
 	snprintf(config.domain, sizeof(config.domain), "%.*s", (int)strcspn(config.search, " "), config.search);
 	log_failure(netplug_control_send_add_port(sv->plug.control, request->sequence, &config, &err), &err);
 	send_allowed(sv, i);
+	plug_send_impair(sv, i, 0);
 }
 
 static void send_connection(struct supervisor *sv, size_t i)
 {
-	struct plug_request *request = remember(&sv->plug, NETPLUG_CONNECT, i, NULL, 0);
+	struct plug_request *request = plug_remember(&sv->plug, NETPLUG_CONNECT, i, NULL, 0);
 	struct error err = ERROR_INIT;
 
 	if (request)
@@ -168,14 +160,14 @@ static int send_forward(struct supervisor *sv, size_t i, bool add, const char *s
 			struct error *err)
 {
 	struct plug_request *request =
-		remember(&sv->plug, add ? NETPLUG_FORWARD_ADD : NETPLUG_FORWARD_REMOVE, i, spec, client);
+		plug_remember(&sv->plug, add ? NETPLUG_FORWARD_ADD : NETPLUG_FORWARD_REMOVE, i, spec, client);
 
 	if (!request)
 		return error_oom(err);
 	if (netplug_control_send_forward(sv->plug.control, request->sequence, (uint32_t)i, add, spec, err) ==
 	    0)
 		return 0;
-	free_request(take_request(&sv->plug, request->sequence));
+	plug_free_request(plug_take_request(&sv->plug, request->sequence));
 	return -1;
 }
 
@@ -238,7 +230,7 @@ static void note_problem(struct supervisor *sv, const struct plug_request *reque
 
 static void take_reply(struct supervisor *sv, uint32_t sequence, const struct netplug_reply *reply)
 {
-	struct plug_request *request = take_request(&sv->plug, sequence);
+	struct plug_request *request = plug_take_request(&sv->plug, sequence);
 
 	if (!request)
 		return;
@@ -253,9 +245,22 @@ static void take_reply(struct supervisor *sv, uint32_t sequence, const struct ne
 	} else if (request->type == NETPLUG_FORWARD_REMOVE) {
 		note_forward(sv, request->port, request->spec, NULL);
 	}
-	if (request->client)
+	if (request->type == NETPLUG_GET_STATS)
+		plug_stats_came(sv, request, NULL);
+	else if (request->client)
 		answer(sv, request->client, reply);
-	free_request(request);
+	plug_free_request(request);
+}
+
+static void take_stats(struct supervisor *sv, uint32_t sequence, const struct netplug_stats *stats)
+{
+	struct plug_request *request = plug_take_request(&sv->plug, sequence);
+
+	if (!request)
+		return;
+	if (request->type == NETPLUG_GET_STATS)
+		plug_stats_came(sv, request, stats);
+	plug_free_request(request);
 }
 
 static void list_forwards(struct client *client, const struct strv *forwards)
@@ -268,15 +273,21 @@ static void list_forwards(struct client *client, const struct strv *forwards)
 	client_answer_done(client);
 }
 
-/* Words of "VERB IFACE SPEC"; false when it isn't that. Returns the interface's index in *port. */
-static bool parse_request(struct supervisor *sv, const struct strv *words, size_t *port)
+bool plug_find_port(const struct supervisor *sv, const char *name, size_t *port)
 {
 	int64_t index;
 
-	if (words->count < 2 || !str_starts(words->items[1], "eth") ||
-	    str_to_i64(words->items[1] + 3, 0, (int64_t)sv->plug.port_count - 1, &index) < 0)
+	if (!str_starts(name, "eth") || str_to_i64(name + 3, 0, (int64_t)sv->plug.port_count - 1, &index) < 0)
 		return false;
 	*port = (size_t)index;
+	return true;
+}
+
+/* Words of "VERB IFACE SPEC"; false when it isn't that. Returns the interface's index in *port. */
+static bool parse_request(struct supervisor *sv, const struct strv *words, size_t *port)
+{
+	if (words->count < 2 || !plug_find_port(sv, words->items[1], port))
+		return false;
 	if (str_eq(words->items[0], "list"))
 		return words->count == 2;
 	return words->count == 3 && (str_eq(words->items[0], "add") || str_eq(words->items[0], "remove"));
@@ -377,6 +388,8 @@ static void on_control(void *arg, int fd, uint32_t events)
 			replay(sv);
 		else if (message.header.type == NETPLUG_REPLY)
 			take_reply(sv, message.header.sequence, &message.u.reply);
+		else if (message.header.type == NETPLUG_STATS)
+			take_stats(sv, message.header.sequence, &message.u.stats);
 	}
 	if (got < 0) { /* its end is seen by its pidfd */
 		loop_remove_fd(sv->plug.control_source);
@@ -395,12 +408,14 @@ static void forget_plug(struct supervisor *sv)
 		close(steal_fd(&plug->control));
 	plug->id = (struct process_id){0};
 	while (plug->requests) {
-		struct plug_request *request = take_request(plug, plug->requests->sequence);
+		struct plug_request *request = plug_take_request(plug, plug->requests->sequence);
 		struct client *client = control_client(sv, request->client);
 
-		if (client)
+		if (request->type == NETPLUG_GET_STATS)
+			plug_stats_came(sv, request, NULL);
+		else if (client)
 			client_answer_failure(client, ERROR_FAILED, "uml-netplug ended before it answered");
-		free_request(request);
+		plug_free_request(request);
 	}
 }
 
@@ -488,7 +503,7 @@ static int open_port(struct supervisor *sv, size_t i, struct error *err)
 	struct plug_port *port = &sv->plug.ports[i];
 	char name[32];
 
-	*port = (struct plug_port){.sv = sv, .listener = -1, .connection = -1};
+	*port = (struct plug_port){.sv = sv, .listener = -1, .connection = -1, .impair = sv->spec->interfaces[i].impair};
 	snprintf(name, sizeof(name), "eth%zu", i);
 	port->path = guest_path(sv->spec, name, err);
 	if (!port->path)

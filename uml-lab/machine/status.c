@@ -14,19 +14,50 @@ static json_t *strings(const struct strv *v)
 	return array;
 }
 
+/* The plug's counters: since it was started, or started anew. */
+static json_t *counters_json(const struct netplug_stats *stats)
+{
+	const struct {
+		const char *name;
+		uint64_t value;
+	} all[] = {
+		{"in_frames", stats->in_frames},
+		{"in_bytes", stats->in_bytes},
+		{"out_frames", stats->out_frames},
+		{"out_bytes", stats->out_bytes},
+		{"in_runts", stats->in_runts},
+		{"in_giants", stats->in_giants},
+		{"in_refused", stats->in_refused},
+		{"in_spoofed", stats->in_spoofed},
+		{"out_dropped", stats->out_dropped},
+		{"lost", stats->impair_lost},
+		{"duplicated", stats->impair_duplicated},
+		{"reordered", stats->impair_reordered},
+		{"queue_dropped", stats->impair_dropped},
+		{"down_dropped", stats->impair_down},
+	};
+	json_t *object = json_object();
+
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+		json_object_set_new(object, all[i].name, json_integer((json_int_t)all[i].value));
+	return object;
+}
+
 static json_t *interface_json(const struct supervisor *sv, size_t i)
 {
 	const struct machine_interface *iface = &sv->spec->interfaces[i];
 	const struct plug_port *port = i < sv->plug.port_count ? &sv->plug.ports[i] : NULL;
 	const uint8_t *m = iface->mac;
-	char name[32], mac[18];
+	char name[32], mac[18], impair[NETPLUG_IMPAIR_TEXT_MAX];
 
 	snprintf(name, sizeof(name), "eth%zu", i);
 	snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5]);
-	return json_pack("{s:s, s:b, s:s*, s:s, s:o, s:o, s:b}", "name", name, "slirp", iface->slirp,
+	netplug_impair_format(port ? &port->impair : &iface->impair, impair);
+	return json_pack("{s:s, s:b, s:s*, s:s, s:o, s:o, s:b, s:s, s:o}", "name", name, "slirp", iface->slirp,
 			 "network", iface->network, "mac", mac, "addresses", strings(&iface->addresses),
 			 "forwards", port ? strings(&port->forwards) : json_array(), "connected",
-			 port && port->connection >= 0);
+			 port && port->connection >= 0, "impair", impair, "counters",
+			 counters_json(port ? &port->stats : &(struct netplug_stats){0}));
 }
 
 static json_t *process_json(const struct process_id *id)

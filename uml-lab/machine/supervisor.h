@@ -20,6 +20,7 @@
 
 #include <sys/types.h>
 
+#include "netplug/control.h"
 #include "uml-lab/base/loop.h"
 #include "uml-lab/machine/machine.h"
 #include "uml-lab/machine/sandbox.h"
@@ -129,6 +130,8 @@ struct plug_port {
 	int connection;			/* the guest's, kept so that a plug may die; -1: link down */
 	struct loop_fd *connection_source;
 	struct strv forwards;		/* in force, in full */
+	struct netplug_impair impair;	/* in force */
+	struct netplug_stats stats;	/* as last told */
 };
 
 struct plug {
@@ -287,6 +290,8 @@ void control_resume(struct supervisor *sv);
 struct client;
 void client_answer_text(struct client *client, enum frame_type type, const char *text);
 void client_answer_failure(struct client *client, enum error_kind kind, const char *text);
+/* What FRAME_STATUS asked for. */
+void client_answer_status(struct client *client);
 /* FRAME_DONE. */
 void client_answer_done(struct client *client);
 /* A number that never names another client, and the client with it, NULL when it is gone. */
@@ -301,6 +306,11 @@ int plug_open(struct supervisor *sv, struct error *err);
 void plug_close(struct supervisor *sv);
 /* "add|remove|list IFACE SPEC" of a client, which is answered now or later. */
 void plug_forward(struct supervisor *sv, struct client *client, const char *text);
+/* FRAME_IMPAIR and FRAME_CAPTURE, likewise. */
+void plug_impair(struct supervisor *sv, struct client *client, const char *text);
+void plug_capture(struct supervisor *sv, struct client *client, const char *text);
+/* Asks the plug for its counters, so that client_answer_status() follows; false: there is nobody to ask. */
+bool plug_ask_stats(struct supervisor *sv, struct client *client);
 
 /* mconsole.c */
 int mconsole_open(struct supervisor *sv, struct error *err);

@@ -38,12 +38,31 @@ static int address_text(const struct lab_address *a, bool with_prefix, char *buf
 	return with_prefix ? snprintf(buf, size, "%s/%d", text, a->prefix) : snprintf(buf, size, "%s", text);
 }
 
+/* What the network says of the line, then what the interface says. */
+static int fill_impair(const struct lab_traffic *traffic, struct netplug_impair *impair, struct error *err)
+{
+	const struct {
+		const char *key, *text;
+	} all[] = {{"rate", traffic->rate}, {"delay", traffic->delay}, {"jitter", traffic->jitter},
+		   {"loss", traffic->loss}, {"duplicate", traffic->duplicate}, {"reorder", traffic->reorder}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+		if (all[i].text && netplug_impair_set(impair, all[i].key, all[i].text, err) < 0)
+			return -1;
+	return 0;
+}
+
 static int fill_interface(const struct session *s, const struct lab_machine *m, size_t index,
 			  struct machine_interface *out, struct error *err)
 {
 	const struct lab_interface *in = &m->interfaces[index];
+	const struct lab_network *network = in->network ? lab_find_network(s->lab, in->network) : NULL;
 	char text[INET6_ADDRSTRLEN + 8];
 
+	if ((network && fill_impair(&network->traffic, &out->impair, err) < 0) ||
+	    fill_impair(&in->traffic, &out->impair, err) < 0)
+		return -1;
+	out->port_security = network && network->port_security;
 	out->slirp = in->slirp;
 	out->mtu = in->mtu;
 	out->host = in->host;
@@ -115,7 +134,7 @@ static int fill_disks(const struct session *s, const struct lab_machine *m, stru
 	if (!spec->disks[0].path || !spec->disks[0].backing)
 		return error_set(err, ERROR_FAILED, "machine %s has no disk yet", m->name);
 	for (size_t i = 0; i < m->disk_count; i++) {
-		spec->disks[i + 1].path = session_disk(s, m->name, i + 1, err);
+		spec->disks[i + 1].path = str_printf(err, "%s/%s/disk%zu.img", s->folder, m->name, i + 1);
 		if (!spec->disks[i + 1].path)
 			return -1;
 	}
