@@ -9,6 +9,7 @@
  */
 #include <endian.h>
 #include <ext2fs/ext2fs.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -113,4 +114,16 @@ int cow_digest(int fd, const char *path, char *text, struct error *err)
 		cow_note_set(fd, path, "digest", note, NULL);
 	}
 	return 0;
+}
+
+int cow_file_digest(const char *path, char *text, struct error *err)
+{
+	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st))
+		return error_errno(err, errno, "cannot open %s", path);
+	if (!S_ISREG(st.st_mode))
+		return error_set(err, ERROR_FAILED, "%s is not a regular file", path);
+	return cow_digest(fd, path, text, err);
 }

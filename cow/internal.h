@@ -4,6 +4,7 @@
 
 #include "cow/cow.h"
 #include "cow/format.h"
+#include "cow/ops.h"
 #include "uml-lab/base/cleanup.h"
 
 /*
@@ -160,8 +161,6 @@ int cow_note_origin(int fd, const char *path, const char *backing, struct error 
 bool cow_note_is_origin(int fd, const char *path, const char *backing);
 
 /* ---- digest.c ---- */
-
-#define COW_DIGEST_MAX 160 /* text of a digest, NUL included */
 
 /* The noted digest of a file's content, if there is one and the file is unchanged since. Never reads content.
  */

@@ -92,4 +92,13 @@ typedef void (*cow_finding_fn)(void *arg, enum cow_finding finding, const char *
 int cow_check(const char *file, bool repair, const struct cow_open_options *options, cow_finding_fn fn,
 	      void *arg, struct error *err);
 
+#define COW_DIGEST_MAX 160 /* text of a digest, NUL included */
+
+/*
+ * The digest of a file's content, "sha512-1M:…" into text[COW_DIGEST_MAX]. All of it is read, unless that was done
+ * before and noted, and the file is unchanged since. Holes count as zeroes, so copies that are more or less sparse
+ * have the same.
+ */
+int cow_file_digest(const char *path, char *text, struct error *err);
+
 #endif

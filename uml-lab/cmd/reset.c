@@ -1,14 +1,17 @@
-/* uml-lab reset [SESSION [MACHINE…]]: fresh overlays, the machines as first started. */
+/* uml-lab reset [SESSION [MACHINE…]]: fresh overlays, the machines as first started; or as a snapshot has them. */
 #include <unistd.h>
 
 #include "uml-lab/cmd/cmd.h"
 
 struct reset_options {
 	bool yes;
+	const char *to;
 	int64_t timeout_ms;
 };
 
 static const struct cli_option options[] = {
+	{"to", 0, CLI_STRING, offsetof(struct reset_options, to), "SNAPSHOT",
+	 "back to this snapshot instead of the base"},
 	{"yes", 'y', CLI_FLAG, offsetof(struct reset_options, yes), NULL, "do not ask"},
 	{"timeout", 't', CLI_DURATION, offsetof(struct reset_options, timeout_ms), "TIME",
 	 "how long machines that ran may take until ready again (default: 120s)"},
@@ -47,14 +50,15 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 	if (cmd_target_take(&target, err) < 0)
 		return -1;
 	start = cmd_target_start(&target, o->timeout_ms);
-	return session_reset(target.session, &target.only, &start, err);
+	return session_reset(target.session, o->to, &target.only, &start, err);
 }
 
 const struct cli_command cmd_reset = {
 	.name = "reset",
 	.operands = "[SESSION [MACHINE…]]",
-	.summary = "Throw away what was changed: machines come back exactly as first started",
-	.help = "Machines that run are stopped at once and started again on their fresh overlay; others stay stopped.",
+	.summary = "Throw away what was changed: machines come back exactly as first started, or as a snapshot has them",
+	.help = "Machines that run are stopped at once and started again on their fresh overlay; others stay stopped. Snapshots "
+		"stay. With --to the machines come back as a snapshot has them.",
 	.options = options,
 	.options_size = sizeof(struct reset_options),
 	.max_operands = -1,

@@ -22,6 +22,9 @@
 #include "uml-lab/guest/init.h"
 #include "uml-lab/guest/mount.h"
 
+#define FORK_TRIES    20
+#define FORK_PAUSE_US 50000
+
 static int open_line(void)
 {
 	struct termios t;
@@ -44,6 +47,24 @@ static int open_line(void)
 	return fd;
 }
 
+/*
+ * The agent's process. On 6.12 about one boot in two hundred refuses the very first fork() with EAGAIN, with memory and process
+ * ids to spare, and takes it a moment later; the same was seen there of kernel threads.
+ */
+static pid_t fork_patiently(void)
+{
+	pid_t pid = fork();
+
+	for (int tries = 1; pid < 0 && tries < FORK_TRIES; tries++) {
+		guest_say("cannot make a process: %s; trying again", strerror(errno));
+		usleep(FORK_PAUSE_US);
+		pid = fork();
+	}
+	if (pid < 0)
+		guest_say("cannot make a process: %s", strerror(errno));
+	return pid;
+}
+
 int main(int argc, char **argv)
 {
 	int order[2], line;
@@ -57,7 +78,7 @@ int main(int argc, char **argv)
 	mount_early();
 	line = open_line();
 	if (line >= 0 && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, order) == 0)
-		pid = fork();
+		pid = fork_patiently();
 	if (pid == 0) {
 		argv[0][0] = '@';
 		prctl(PR_SET_NAME, "uml-lab-agent");
@@ -65,9 +86,9 @@ int main(int argc, char **argv)
 		_exit(agent_run(line, order[1]));
 	}
 	if (pid < 0) {
+		/* The kernel's panic that follows ends the machine at once, where waiting would end it by a time-out. */
 		guest_say("no agent: this machine can't be booted");
-		for (;;)
-			pause();
+		return 1;
 	}
 	close(line);
 	close(order[1]);

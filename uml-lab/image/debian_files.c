@@ -15,7 +15,7 @@ const char *const debian_packages[] = {
 	/* network */
 	"iproute2", "iputils-ping", "iputils-tracepath", "traceroute", "mtr-tiny", "tcpdump", "nftables",
 	"iptables", "ethtool", "net-tools", "netcat-openbsd", "telnet", "bind9-dnsutils", "curl", "wget", "rsync",
-	"openssh-server", "openssh-client", "nginx-light",
+	"openssh-server", "openssh-client", "nginx-light", "dnsmasq-base",
 	/* working at the shell */
 	"nano", "vim-tiny", "less", "man-db", "manpages", "file", "tree", "bash-completion", "tmux", "bc",
 	"xz-utils", "bzip2", "unzip",

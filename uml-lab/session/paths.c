@@ -4,7 +4,7 @@
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/base/dirs.h"
 #include "uml-lab/base/file.h"
-#include "uml-lab/session/session.h"
+#include "uml-lab/session/session_internal.h"
 
 char *session_root(struct error *err)
 {
@@ -35,9 +35,18 @@ char *session_machine_folder(const struct session *session, const char *machine,
 	return file_join(err, session->folder, machine);
 }
 
+char *session_disk(const struct session *session, const char *machine, size_t index, struct error *err)
+{
+	const struct session_machine *m = session_find_machine((struct session *)session, machine);
+	const char *now = m ? layer_present_name(m, index) : NULL;
+	cleanup_free char *first = now ? NULL : layer_first_name(index, err);
+
+	return now || first ? layer_path(session, machine, now ?: first, err) : NULL;
+}
+
 char *session_overlay(const struct session *session, const char *machine, struct error *err)
 {
-	return str_printf(err, "%s/%s/root.cow", session->folder, machine);
+	return session_disk(session, machine, 0, err);
 }
 
 int session_lock(const char *name, int timeout_ms, struct error *err)

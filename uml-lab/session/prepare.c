@@ -64,6 +64,12 @@ static int carry_over(struct session *s, struct session *old, struct error *err)
 			return error_set(err, ERROR_STATE, "machine %s is running but is no longer in %s",
 					 old->machines[i].name, s->lab_file),
 			       error_hint(err, "stop it first: uml-lab down %s", s->name);
+	/* Snapshots hold also machines that the lab has no more: it may get them back. */
+	if (old) {
+		s->snapshots = steal_ptr(&old->snapshots);
+		s->snapshot_count = old->snapshot_count;
+		old->snapshot_count = 0;
+	}
 	return 0;
 }
 
@@ -150,8 +156,7 @@ struct session *session_prepare(const char *lab, const char *name, const struct 
 
 /* ---- disks ---- */
 
-/* An empty sparse file of that size under a temporary name, put in place by rename. */
-static int fresh_extra_disk(const char *path, uint64_t size, struct error *err)
+int session_fresh_extra_disk(const char *path, uint64_t size, struct error *err)
 {
 	cleanup_free char *temporary = str_printf(err, "%s.new", path);
 	cleanup_close int fd = -1;
@@ -167,7 +172,7 @@ static int fresh_extra_disk(const char *path, uint64_t size, struct error *err)
 	return 0;
 }
 
-static int remember_base(struct session_machine *m, const struct image *image, struct error *err)
+int session_remember_base(struct session_machine *m, const struct image *image, struct error *err)
 {
 	char *path = str_dup(image->path, err);
 
@@ -192,10 +197,10 @@ int session_fresh_disks(struct session *session, const struct lab_machine *machi
 	if (cow_create(overlay, image.path, &(struct cow_create_options){.replace = true}, err) < 0)
 		return -1;
 	for (size_t i = 0; i < machine->disk_count; i++) {
-		cleanup_free char *path = str_printf(err, "%s/disk%zu.img", folder, i + 1);
+		cleanup_free char *path = session_disk(session, machine->name, i + 1, err);
 
-		if (!path || fresh_extra_disk(path, machine->disks[i].size, err) < 0)
+		if (!path || session_fresh_extra_disk(path, machine->disks[i].size, err) < 0)
 			return -1;
 	}
-	return remember_base(session_find_machine(session, machine->name), &image, err);
+	return session_remember_base(session_find_machine(session, machine->name), &image, err);
 }

@@ -1,7 +1,8 @@
 /*
- * Reset: the machine as on its first start. What runs is stopped at once (its
- * changes are about to be thrown away), a fresh overlay takes the old one's
- * name by rename, and what ran is started again.
+ * Reset: the machine as on its first start, or as a snapshot has it. What runs is
+ * stopped at once (its changes are about to be thrown away), the disks are put
+ * back, and what ran is started again. Where there are no snapshots a fresh overlay takes the
+ * old one's name by rename; else snapshot.c does it.
  */
 #include <stdlib.h>
 
@@ -30,13 +31,23 @@ static int fresh_all(struct session *s, void *arg, struct error *err)
 	return 0;
 }
 
-int session_reset(struct session *session, const struct strv *names, const struct session_start_options *options,
-		  struct error *err)
+/* Whether no file but the overlays themselves is needed. */
+static bool is_plain(const struct session *s)
+{
+	for (size_t i = 0; i < s->machine_count; i++)
+		if (s->machines[i].disks.count || s->machines[i].next_disks.count)
+			return false;
+	return s->snapshot_count == 0;
+}
+
+int session_reset(struct session *session, const char *to, const struct strv *names,
+		  const struct session_start_options *options, struct error *err)
 {
 	cleanup_strv struct strv ran = STRV_INIT;
 	struct session_start_options again = *options;
 
-	if (session_check_names(session, names, err) < 0 || session_settle(session, err) < 0)
+	if (session_check_names(session, names, err) < 0 || (to && session_check_snapshot(session, to, err) < 0) ||
+	    session_settle(session, err) < 0)
 		return -1;
 	for (size_t i = 0; i < session->machine_count; i++) {
 		struct session_machine *m = &session->machines[i];
@@ -46,7 +57,8 @@ int session_reset(struct session *session, const struct strv *names, const struc
 	}
 	if (ran.count && session_stop(session, &ran, true, 0, options->progress, options->progress_arg, err) < 0)
 		return -1;
-	if (session_update(session->name, fresh_all, (void *)names, err) < 0)
+	if (!to && is_plain(session) ? session_update(session->name, fresh_all, (void *)names, err) < 0
+				     : session_put_back(session, to, names, err) < 0)
 		return -1;
 	if (!ran.count)
 		return 0;

@@ -4,8 +4,9 @@
  *
  *	$XDG_STATE_HOME/uml-lab/sessions/NAME/
  *		session.yml		the lab as instantiated + `session:`, what happened (store.c)
- *		MACHINE/root.cow	the overlay
+ *		MACHINE/root.cow	the overlay, until the first snapshot
  *		MACHINE/disk1.img…	extra disks, sparse
+ *		MACHINE/root-2.cow…	overlays made by snapshots, restore and reset: snapshot.c
  *		MACHINE/console.log, startup.log, supervisor.log
  *	$XDG_STATE_HOME/uml-lab/sessions/.NAME.lock	one verb at a time changes a session
  *	$XDG_STATE_HOME/uml-lab/sessions/NAME/.yml.lock	held for the blink of a rewrite of session.yml
@@ -47,6 +48,33 @@ struct session_machine {
 	bool set_up;
 	int64_t ready_ms;
 	int restarts;
+	struct strv disks;		/* files in its folder, the root disk's first; empty: root.cow, disk1.img… */
+	struct strv next_disks;		/* those a running machine is being switched to; empty: none */
+	char *snapshot;			/* the one its disks stand on; NULL: none */
+};
+
+/* A frozen file of a snapshot. */
+struct session_layer {
+	char *file;			/* in the machine's folder */
+	char *digest;			/* of its content, "sha512-1M:…"; NULL: not known yet */
+};
+
+/* A machine as a snapshot holds it. */
+struct session_frozen {
+	char *machine;
+	struct session_layer *layers;	/* one a disk, the root disk's first */
+	size_t layer_count;
+	char *parent;			/* the snapshot it stood on; NULL: none */
+	char *base;			/* as in struct session_machine, at that time */
+	uint64_t base_size;
+	int64_t base_mtime;
+	bool set_up;
+};
+
+struct session_snapshot {
+	char *name, *created;
+	struct session_frozen *machines;
+	size_t machine_count;
 };
 
 /* What `uml-lab check` found last; time NULL: nothing since the last reset. */
@@ -69,6 +97,8 @@ struct session {
 	struct session_machine *machines;	/* as many as, and in the order of, lab->machines */
 	size_t machine_count;
 	struct session_last_check last_check;
+	struct session_snapshot *snapshots;	/* in the order they were made */
+	size_t snapshot_count;
 };
 
 #define cleanup_session __attribute__((cleanup(session_cleanup)))
@@ -83,6 +113,8 @@ char *session_root(struct error *err);
 char *session_runtime(const char *session, const char *machine, struct error *err);
 /* The machine's folder in the session: FOLDER/MACHINE. */
 char *session_machine_folder(const struct session *session, const char *machine, struct error *err);
+/* The file that a machine writes as its disk 0 (the root disk), 1, …; the root disk's is session_overlay(). */
+char *session_disk(const struct session *session, const char *machine, size_t index, struct error *err);
 char *session_overlay(const struct session *session, const char *machine, struct error *err);
 /* One verb at a time: waits at most timeout_ms, says who. A descriptor to close; -1 + err. */
 int session_lock(const char *name, int timeout_ms, struct error *err);
@@ -100,6 +132,9 @@ int session_update(const char *name, int (*fn)(struct session *session, void *ar
 /* The names of all sessions, sorted. */
 int session_names(struct strv *out, struct error *err);
 struct session_machine *session_find_machine(struct session *session, const char *name);
+struct session_snapshot *session_find_snapshot(const struct session *session, const char *name);
+/* NULL when the snapshot has no such machine. */
+struct session_frozen *session_find_frozen(const struct session_snapshot *snapshot, const char *machine);
 /* image_users_fn of image.h: sessions whose machines stand on the image at path. */
 int session_image_users(void *arg, const char *path, struct strv *users, struct error *err);
 
@@ -163,9 +198,29 @@ int session_start(struct session *session, const struct session_start_options *o
 int session_stop(struct session *session, const struct strv *names, bool force, int timeout_ms,
 		 session_progress_fn progress, void *arg, struct error *err);
 
-/* Gives machines (NULL or empty: all) fresh overlays; those that ran are started again. */
-int session_reset(struct session *session, const struct strv *names, const struct session_start_options *options,
-		  struct error *err);
+/*
+ * Puts machines (NULL or empty: all) back to a snapshot (NULL: the base, by fresh overlays). What runs is stopped at
+ * once, and started again afterwards. A machine that the snapshot does not have gets fresh disks. The caller holds the
+ * session's lock.
+ */
+int session_reset(struct session *session, const char *to, const struct strv *names,
+		  const struct session_start_options *options, struct error *err);
+
+/* ---- snapshots (snapshot.c); the caller holds the session's lock ---- */
+
+/* What making a snapshot took. */
+struct session_snapshot_result {
+	int64_t pause_us;		/* the longest that a running machine stood still; 0: none ran */
+	const char *pause_machine;	/* which: lives as long as the session */
+};
+
+/* Freezes the disks of all machines, as they are now, under a name. result may be NULL. */
+int session_snapshot_create(struct session *session, const char *name, struct session_snapshot_result *result,
+			    struct error *err);
+/* Forgets a snapshot. What others stand on is merged into them, also while machines run. */
+int session_snapshot_remove(struct session *session, const char *name, struct error *err);
+/* All snapshots, for people and scripts: a JSON array. NULL + err. */
+json_t *session_snapshot_list(const struct session *session, struct error *err);
 
 /* Everything known of a session, verified; live details asked from supervisors (each at most a second). NULL + err. */
 json_t *session_status(struct session *session, struct error *err);

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <yaml.h>
 
+#include "uml-lab/image/image.h"
 #include "uml-lab/session/session.h"
 
 /* ---- yaml.c: the little of YAML that session.yml's own part needs ---- */
@@ -35,6 +36,8 @@ void yaml_out_text(struct yaml_out *out, const char *key, const char *text);
 /* KEY: NUMBER or another plain word. */
 void yaml_out_number(struct yaml_out *out, const char *key, int64_t number);
 void yaml_out_plain(struct yaml_out *out, const char *key, const char *word);
+/* KEY: a list of texts; nothing when it is empty. */
+void yaml_out_strings(struct yaml_out *out, const char *key, const struct strv *list);
 /* Ends the document. The text, malloc'ed; NULL + err. Frees all else. */
 char *yaml_out_end(struct yaml_out *out, struct error *err);
 
@@ -68,12 +71,57 @@ void findings_add(struct findings *findings, const char *fmt, ...) __attribute__
 /* 0 when there are none; else -1 + err of that kind with all of them, "title:\n  line\n  line". */
 int findings_result(struct findings *findings, enum error_kind kind, const char *title, struct error *err);
 
+/* ---- snapshot_yml.c: the snapshots' part of session.yml ---- */
+
+int snapshots_read(struct session *session, yaml_document_t *document, yaml_node_t *part, struct error *err);
+void snapshots_write(struct yaml_out *out, const struct session *session);
+void snapshots_free(struct session *session);
+void snapshot_free(struct session_snapshot *snapshot);
+/* {path, size, mtime} of the base that disks stand on. */
+void base_write(struct yaml_out *out, const char *path, uint64_t size, int64_t mtime);
+
+/* ---- snapshot.c ---- */
+
+/* Whether there is such a snapshot, all of whose disks open. -1 + err: ERROR_NOT_FOUND with those there are. */
+int session_check_snapshot(const struct session *session, const char *name, struct error *err);
+/* Gives stopped machines (NULL or empty: all) new disks over a snapshot's (to NULL: over the base), all or none. */
+int session_put_back(struct session *session, const char *to, const struct strv *names, struct error *err);
+
+/* ---- layers.c: the files of a machine's folder ---- */
+
+/* What the disk is called before the first snapshot: "root.cow", "disk1.img". malloc'ed; NULL + err. */
+char *layer_first_name(size_t disk, struct error *err);
+/* A name that is not taken yet: that, or "root-3.cow", "disk1-3.cow"; raw: "disk1-3.img". malloc'ed; NULL + err. */
+char *layer_new_name(const struct session *session, const char *machine, size_t disk, bool raw, struct error *err);
+/* The present name of a disk's file; lives as long as the session. NULL for a disk that is not there yet. */
+const char *layer_present_name(const struct session_machine *machine, size_t disk);
+/* These are the machine's disks from now on. Takes the list over; where all are called as at first, none is kept. */
+int layers_set_disks(struct session_machine *machine, struct strv *disks, struct error *err);
+char *layer_path(const struct session *session, const char *machine, const char *file, struct error *err);
+/*
+ * Makes true what a verb that was killed left: switches of machines that do not run any more are decided, files that
+ * nothing needs are removed. session is as on disk afterwards. Under the session's lock.
+ */
+int layers_repair(struct session *session, struct error *err);
+/*
+ * Removes the files of one machine that neither its disks nor any snapshot need, and merges what only one other
+ * file needs into that. What cannot be done now (a file in use) is left for the next time. *freed grows by the bytes
+ * freed; may be NULL.
+ */
+int layers_tidy(const struct session *session, const char *machine, uint64_t *freed, struct error *err);
+/* The files of a machine that only one other file stands on, and nothing names: what is to be merged. */
+int layers_between(const struct session *session, const char *machine, struct strv *out, struct error *err);
+
 /* Whether a machine is among the names (NULL or empty: yes). ERROR_NOT_FOUND for names that are no machine. */
 bool session_is_named(const struct strv *names, const char *machine);
 int session_check_names(const struct session *session, const struct strv *names, struct error *err);
 
 /* Makes a fresh overlay (atomically over an old one) and fresh extra disks. */
 int session_fresh_disks(struct session *session, const struct lab_machine *machine, struct error *err);
+/* An empty sparse file of that size under a temporary name, put in place by rename. */
+int session_fresh_extra_disk(const char *path, uint64_t size, struct error *err);
+/* Notes the image that a machine's disks stand on from now on; its first start is still to come. */
+int session_remember_base(struct session_machine *machine, const struct image *image, struct error *err);
 
 /* One machine that is waited for, and its connection. */
 struct watched {

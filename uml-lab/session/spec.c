@@ -134,7 +134,7 @@ static int fill_disks(const struct session *s, const struct lab_machine *m, stru
 	if (!spec->disks[0].path || !spec->disks[0].backing)
 		return error_set(err, ERROR_FAILED, "machine %s has no disk yet", m->name);
 	for (size_t i = 0; i < m->disk_count; i++) {
-		spec->disks[i + 1].path = str_printf(err, "%s/%s/disk%zu.img", s->folder, m->name, i + 1);
+		spec->disks[i + 1].path = session_disk(s, m->name, i + 1, err);
 		if (!spec->disks[i + 1].path)
 			return -1;
 	}

@@ -27,6 +27,19 @@ static json_int_t overlay_bytes(const struct session *s, const char *machine)
 	return overlay && stat(overlay, &st) == 0 ? (json_int_t)st.st_blocks * 512 : 0;
 }
 
+/* The files that the machine writes. */
+static json_t *disks_json(const struct session *s, const struct lab_machine *lm)
+{
+	json_t *disks = json_array();
+
+	for (size_t i = 0; i <= lm->disk_count; i++) {
+		cleanup_free char *path = session_disk(s, lm->name, i, NULL);
+
+		json_array_append_new(disks, json_string(path));
+	}
+	return disks;
+}
+
 /* Asks the machine's supervisor; NULL when it does not answer. */
 static json_t *live_status(const struct session *s, const struct session_machine *m)
 {
@@ -53,6 +66,8 @@ static json_t *machine_json(const struct session *s, const struct session_machin
 	set_text(object, "kernel", m->kernel);
 	set_text(object, "sandbox", m->sandbox);
 	set_text(object, "base", m->base);
+	set_text(object, "snapshot", m->snapshot);
+	json_object_set_new(object, "disks", disks_json(s, lm));
 	json_object_set_new(object, "memory", json_integer((json_int_t)lm->memory));
 	json_object_set_new(object, "overlay_bytes", json_integer(overlay_bytes(s, m->name)));
 	json_object_set_new(object, "supervisor_pid", process_json(&m->supervisor));

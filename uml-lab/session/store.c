@@ -37,6 +37,9 @@ static void machine_free(struct session_machine *m)
 	free(m->sandbox);
 	free(m->base);
 	strv_free(&m->forwards);
+	strv_free(&m->disks);
+	strv_free(&m->next_disks);
+	free(m->snapshot);
 }
 
 void session_free(struct session *session)
@@ -46,6 +49,7 @@ void session_free(struct session *session)
 	for (size_t i = 0; i < session->machine_count; i++)
 		machine_free(&session->machines[i]);
 	free(session->machines);
+	snapshots_free(session);
 	free(session->name);
 	free(session->folder);
 	free(session->lab_file);
@@ -104,6 +108,9 @@ static int read_machine(yaml_document_t *doc, yaml_node_t *node, struct session_
 	    yaml_copy_text(doc, node, "changed", &m->changed, err) < 0 ||
 	    yaml_copy_text(doc, node, "kernel", &m->kernel, err) < 0 ||
 	    yaml_copy_text(doc, node, "sandbox", &m->sandbox, err) < 0 ||
+	    yaml_copy_text(doc, node, "snapshot", &m->snapshot, err) < 0 ||
+	    yaml_copy_list(doc, node, "disks", &m->disks, err) < 0 ||
+	    yaml_copy_list(doc, node, "next-disks", &m->next_disks, err) < 0 ||
 	    yaml_copy_text(doc, base, "path", &m->base, err) < 0)
 		return -1;
 	return yaml_copy_list(doc, node, "forwards", &m->forwards, err);
@@ -128,7 +135,7 @@ static int read_session_part(struct session *s, yaml_document_t *doc, yaml_node_
 		if (!m->name || read_machine(doc, yaml_get(doc, machines, m->name), m, err) < 0)
 			return -1;
 	}
-	return 0;
+	return snapshots_read(s, doc, part, err);
 }
 
 /* Overwrites the top-level key `session` and its value with blanks, keeping line breaks. */
@@ -248,16 +255,6 @@ static void write_process(struct yaml_out *out, const char *key, const struct pr
 	yaml_out_close_map(out);
 }
 
-static void write_list(struct yaml_out *out, const char *key, const struct strv *list)
-{
-	if (!list->count)
-		return;
-	yaml_out_list(out, key);
-	for (size_t i = 0; i < list->count; i++)
-		yaml_out_text(out, NULL, list->items[i]);
-	yaml_out_close_list(out);
-}
-
 static void write_machine(struct yaml_out *out, const struct session_machine *m)
 {
 	yaml_out_map(out, m->name, false);
@@ -271,14 +268,11 @@ static void write_machine(struct yaml_out *out, const struct session_machine *m)
 	write_process(out, "plug", &m->plug);
 	yaml_out_text(out, "kernel", m->kernel);
 	yaml_out_text(out, "sandbox", m->sandbox);
-	if (m->base) {
-		yaml_out_map(out, "base", false);
-		yaml_out_text(out, "path", m->base);
-		yaml_out_number(out, "size", (int64_t)m->base_size);
-		yaml_out_number(out, "mtime", m->base_mtime);
-		yaml_out_close_map(out);
-	}
-	write_list(out, "forwards", &m->forwards);
+	base_write(out, m->base, m->base_size, m->base_mtime);
+	yaml_out_strings(out, "disks", &m->disks);
+	yaml_out_strings(out, "next-disks", &m->next_disks);
+	yaml_out_text(out, "snapshot", m->snapshot);
+	yaml_out_strings(out, "forwards", &m->forwards);
 	yaml_out_plain(out, "set-up", m->set_up ? "true" : "false");
 	if (m->ready_ms)
 		yaml_out_number(out, "ready-ms", m->ready_ms);
@@ -301,12 +295,13 @@ static char *session_part(const struct session *s, struct error *err)
 	yaml_out_text(&out, "created", s->created);
 	yaml_out_text(&out, "lab-file", s->lab_file);
 	yaml_out_text(&out, "seed", s->seed);
-	write_list(&out, "params", &s->params);
+	yaml_out_strings(&out, "params", &s->params);
 	last_check_write(&out, &s->last_check);
 	yaml_out_map(&out, "machines", false);
 	for (size_t i = 0; i < s->machine_count; i++)
 		write_machine(&out, &s->machines[i]);
 	yaml_out_close_map(&out);
+	snapshots_write(&out, s);
 	yaml_out_close_map(&out);
 	yaml_out_close_map(&out);
 	return yaml_out_end(&out, err);
@@ -351,6 +346,18 @@ int session_update(const char *name, int (*fn)(struct session *session, void *ar
 
 /* ---- all of them ---- */
 
+static bool stands_on(const struct session *s, const char *path)
+{
+	for (size_t i = 0; i < s->machine_count; i++)
+		if (str_eq(s->machines[i].base, path))
+			return true;
+	for (size_t i = 0; i < s->snapshot_count; i++)
+		for (size_t j = 0; j < s->snapshots[i].machine_count; j++)
+			if (str_eq(s->snapshots[i].machines[j].base, path))
+				return true;
+	return false;
+}
+
 static int by_name(const void *a, const void *b)
 {
 	return strcmp(*(char *const *)a, *(char *const *)b);
@@ -394,13 +401,8 @@ int session_image_users(void *arg, const char *path, struct strv *users, struct 
 	for (size_t i = 0; i < names.count; i++) {
 		cleanup_session struct session *s = session_load(names.items[i], NULL);
 
-		for (size_t j = 0; s && j < s->machine_count; j++) {
-			if (!str_eq(s->machines[j].base, path))
-				continue;
-			if (strv_addf(users, err, "session %s", s->name) < 0)
-				return -1;
-			break;
-		}
+		if (s && stands_on(s, path) && strv_addf(users, err, "session %s", s->name) < 0)
+			return -1;
 	}
 	return 0;
 }

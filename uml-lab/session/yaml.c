@@ -156,6 +156,16 @@ void yaml_out_number(struct yaml_out *out, const char *key, int64_t number)
 	yaml_out_plain(out, key, text);
 }
 
+void yaml_out_strings(struct yaml_out *out, const char *key, const struct strv *list)
+{
+	if (!list->count)
+		return;
+	yaml_out_list(out, key);
+	for (size_t i = 0; i < list->count; i++)
+		yaml_out_text(out, NULL, list->items[i]);
+	yaml_out_close_list(out);
+}
+
 char *yaml_out_end(struct yaml_out *out, struct error *err)
 {
 	char *text = NULL;
