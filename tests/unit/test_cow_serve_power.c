@@ -1,0 +1,347 @@
+/*
+ * Power cuts: whatever a host's disk holds of the server's writes when its power goes, what a guest had flushed is there.
+ *
+ * The server runs in this process; its pwritev(), pwrite(), fallocate() and fdatasync() are ours, and are recorded for the overlay
+ * (and done). Then the host loses its power after each of these calls, once for each way in which that may come out: all that was
+ * written before the last finished fdatasync() is there; of the writes since then any set, in any order, as POSIX allows. Up to
+ * EXHAUSTIVE of them: every set. More: SAMPLES random ones, in half of which single sectors of a write are there and others not.
+ *
+ * Each sector that the driver writes holds its number and a version, so that what is found after the cut tells how old it is.
+ */
+#include <sys/syscall.h>
+#include <sys/uio.h>
+
+#include "tests/unit/serve_world.h"
+
+#define SECTORS	   512u
+#define SIZE	   (SECTORS * COW_SECTOR_SIZE)
+#define OPS_MAX	   4000
+#define MARKS_MAX  400
+#define EXHAUSTIVE 4
+#define SAMPLES	   10
+#define SEED	   20261123
+
+enum op_kind { OP_WRITE, OP_PUNCH, OP_BARRIER };
+
+struct op {
+	enum op_kind kind;
+	uint64_t at;
+	size_t length;
+	uint8_t *data; /* OP_WRITE */
+};
+
+/* What a FLUSH promised: the version of each sector when it was asked for, and how many calls were recorded when it was answered. */
+struct mark {
+	size_t ops;
+	uint16_t versions[SECTORS];
+};
+
+static struct {
+	pthread_mutex_t lock;
+	struct stat file; /* the one that is recorded; ino 0: none */
+	struct op ops[OPS_MAX];
+	size_t count;
+} record = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static struct mark marks[MARKS_MAX];
+static size_t mark_count;
+static uint16_t versions[SECTORS];	   /* as of the last write */
+static uint16_t zero_version[SECTORS]; /* the last version that is all zeroes; 0: none */
+
+/* ---- Recording ---- */
+
+static bool is_recorded(int fd)
+{
+	struct stat st;
+
+	return record.file.st_ino && !fstat(fd, &st) && st.st_ino == record.file.st_ino && st.st_dev == record.file.st_dev;
+}
+
+static void record_op(enum op_kind kind, uint64_t at, size_t length, const struct iovec *iov)
+{
+	struct op *o = &record.ops[record.count++];
+	size_t done = 0;
+
+	if (record.count == OPS_MAX)
+		abort();
+	*o = (struct op){kind, at, length, NULL};
+	if (kind != OP_WRITE)
+		return;
+	o->data = malloc(length);
+	for (; done < length; done += iov++->iov_len)
+		memcpy(o->data + done, iov->iov_base, iov->iov_len < length - done ? iov->iov_len : length - done);
+}
+
+ssize_t pwritev(int fd, const struct iovec *iov, int count, off_t at)
+{
+	bool mine = is_recorded(fd);
+	ssize_t n;
+
+	if (mine)
+		pthread_mutex_lock(&record.lock);
+	n = syscall(SYS_pwritev, fd, iov, count, at, 0);
+	if (mine) {
+		if (n > 0)
+			record_op(OP_WRITE, (uint64_t)at, (size_t)n, iov);
+		pthread_mutex_unlock(&record.lock);
+	}
+	return n;
+}
+
+ssize_t pwrite(int fd, const void *data, size_t n, off_t at)
+{
+	const struct iovec iov = {(void *)data, n};
+
+	return pwritev(fd, &iov, 1, at);
+}
+
+int fallocate(int fd, int mode, off_t at, off_t length)
+{
+	int ret = (int)syscall(SYS_fallocate, fd, mode, at, length);
+
+	if (ret == 0 && is_recorded(fd)) {
+		pthread_mutex_lock(&record.lock);
+		record_op(OP_PUNCH, (uint64_t)at, (size_t)length, NULL);
+		pthread_mutex_unlock(&record.lock);
+	}
+	return ret;
+}
+
+int fdatasync(int fd)
+{
+	int ret = (int)syscall(SYS_fdatasync, fd);
+
+	/* the server has one thread for the disk: all it wrote before is recorded before */
+	if (ret == 0 && is_recorded(fd)) {
+		pthread_mutex_lock(&record.lock);
+		record_op(OP_BARRIER, 0, 0, NULL);
+		pthread_mutex_unlock(&record.lock);
+	}
+	return ret;
+}
+
+/* ---- The guest ---- */
+
+static void fill(uint8_t *p, uint32_t sector, uint32_t version)
+{
+	for (unsigned i = 0; i < COW_SECTOR_SIZE; i += 8) {
+		memcpy(p + i, &sector, 4);
+		memcpy(p + i + 4, &version, 4);
+	}
+}
+
+static uint32_t data_offset(unsigned i)
+{
+	return FRONT_DATA + i * 65536;
+}
+
+/* Queues a write, or a WRITE_ZEROES, of some sectors. */
+static void change(struct front *f, unsigned i)
+{
+	uint32_t n = (uint32_t)world_random(24) + 1, first = (uint32_t)world_random(SECTORS - n);
+	bool zeroes = world_random(8) == 0;
+
+	for (uint32_t s = first; s < first + n; s++) {
+		versions[s]++;
+		if (zeroes)
+			zero_version[s] = versions[s];
+		fill(f->memory + data_offset(i) + (s - first) * COW_SECTOR_SIZE, s, versions[s]);
+	}
+	if (zeroes) {
+		const struct virtio_blk_discard_write_zeroes r = {first, n, 0};
+
+		memcpy(f->memory + data_offset(i), &r, sizeof(r));
+		front_submit(f, VIRTIO_BLK_T_WRITE_ZEROES, 0, data_offset(i), sizeof(r), false, 1);
+	} else {
+		front_submit(f, VIRTIO_BLK_T_OUT, first, data_offset(i), n * COW_SECTOR_SIZE, false, 1);
+	}
+}
+
+/* Some changes at once, all answered; then perhaps a flush. */
+static void round_of_changes(struct front *f)
+{
+	for (unsigned i = 0; i < 1 + world_random(6); i++)
+		change(f, i);
+	front_kick(f);
+	CU_ASSERT_TRUE_FATAL(front_wait(f));
+	if (world_random(3))
+		return;
+	CU_ASSERT_EQUAL(front_flush(f), VIRTIO_BLK_S_OK);
+	pthread_mutex_lock(&record.lock);
+	marks[mark_count].ops = record.count;
+	pthread_mutex_unlock(&record.lock);
+	memcpy(marks[mark_count++].versions, versions, sizeof(versions));
+}
+
+/* ---- Power cuts ---- */
+
+static uint8_t *durable, *image; /* of the overlay: as of the last barrier, and after the cut */
+static size_t image_size;
+static unsigned cuts;
+
+static void apply(uint8_t *to, const struct op *o, bool torn)
+{
+	for (size_t done = 0; done < o->length;) {
+		size_t n = COW_SECTOR_SIZE - (o->at + done) % COW_SECTOR_SIZE;
+
+		if (n > o->length - done)
+			n = o->length - done;
+		if (!torn || world_random(2)) {
+			if (o->kind == OP_WRITE)
+				memcpy(to + o->at + done, o->data + done, n);
+			else
+				memset(to + o->at + done, 0, n);
+		}
+		done += n;
+	}
+}
+
+static bool is_zero(const uint8_t *p)
+{
+	return p[0] == 0 && !memcmp(p, p + 1, COW_SECTOR_SIZE - 1);
+}
+
+/* Whether a sector is as new as was promised, and no nonsense. */
+static bool is_good(const uint8_t *p, uint32_t s, uint16_t promised)
+{
+	uint8_t expected[COW_SECTOR_SIZE];
+	uint32_t version;
+
+	/* sector 0 of version 0 is that, too */
+	if (is_zero(p))
+		return zero_version[s] >= promised && (zero_version[s] > 0 || s == 0);
+	memcpy(&version, p + 4, 4);
+	fill(expected, s, version);
+	return version >= promised && version <= versions[s] && !memcmp(p, expected, sizeof(expected));
+}
+
+static void print_finding(void *arg, enum cow_finding finding, const char *text)
+{
+	(void)arg;
+	if (finding >= COW_FINDING_REPAIRABLE)
+		fprintf(stderr, "finding %d: %s\n", finding, text);
+}
+
+/* Opens the image as the disk after the cut. `promised`: versions; NULL: nothing was flushed. */
+static bool check_image(const uint16_t *promised)
+{
+	static uint8_t disk[SIZE];
+	struct error err = ERROR_INIT;
+	struct cow_chain *c;
+	bool ok = true;
+	int found;
+
+	cuts++;
+	world_write_file("cut", image, image_size);
+	found = cow_check("cut", false, NULL, print_finding, NULL, &err);
+	c = cow_chain_open("cut", NULL, &err);
+	if (found || !c || cow_chain_read(c, disk, SIZE, 0)) {
+		fprintf(stderr, "%d findings, %s\n", found, err.message);
+		cow_chain_close(c);
+		return false;
+	}
+	for (uint32_t s = 0; s < SECTORS && ok; s++) {
+		ok = is_good(disk + s * COW_SECTOR_SIZE, s, promised ? promised[s] : 0);
+		if (!ok)
+			fprintf(stderr, "sector %u is not as new as version %u\n", s, promised ? promised[s] : 0);
+	}
+	cow_chain_close(c);
+	return ok;
+}
+
+/* A cut after ops[0 … end-1], of which those from `begin` on may be lost. */
+static bool cut(size_t begin, size_t end, const uint16_t *promised)
+{
+	size_t pending = end - begin;
+	unsigned sets = pending <= EXHAUSTIVE ? 1u << pending : SAMPLES;
+	bool ok = true;
+
+	for (unsigned set = 0; set < sets && ok; set++) {
+		memcpy(image, durable, image_size);
+		for (size_t i = 0; i < pending; i++) {
+			const struct op *o = &record.ops[begin + i];
+
+			if (pending <= EXHAUSTIVE ? set >> i & 1 : set == 0 || world_random(2))
+				apply(image, o, pending > EXHAUSTIVE && set % 2);
+		}
+		ok = check_image(promised);
+		if (!ok)
+			fprintf(stderr, "after call %zu, %zu since the last fdatasync(), set %u, seed %d\n", end, pending, set, SEED);
+	}
+	return ok;
+}
+
+static void cut_everywhere(void)
+{
+	size_t begin = 0, mark = 0;
+	bool ok = true;
+
+	for (size_t end = 0; end <= record.count && ok; end++) {
+		while (mark < mark_count && marks[mark].ops <= end)
+			mark++;
+		ok = cut(begin, end, mark ? marks[mark - 1].versions : NULL);
+		if (end == record.count || record.ops[end].kind != OP_BARRIER)
+			continue;
+		for (; begin < end; begin++)
+			apply(durable, &record.ops[begin], false);
+	}
+	CU_ASSERT_TRUE(ok);
+}
+
+static uint8_t *read_image(const char *path, size_t *size)
+{
+	char *data;
+
+	if (file_read_all(path, 64 << 20, &data, size, NULL))
+		abort();
+	return (uint8_t *)data;
+}
+
+static void run(int rounds)
+{
+	struct server s = {.disks = {{"s0", "top", NULL}}, .options.count = 1};
+	struct front f = {0};
+
+	CU_ASSERT_TRUE_FATAL(server_start(&s));
+	CU_ASSERT_TRUE_FATAL(front_connect(&f, "s0"));
+	for (int i = 0; i < rounds; i++)
+		round_of_changes(&f);
+	front_close(&f);
+	CU_ASSERT_EQUAL(server_stop(&s), 0);
+}
+
+static void test_power_cut(void)
+{
+	static uint8_t base[SIZE];
+
+	world_seed = SEED;
+	for (uint32_t s = 0; s < SECTORS; s++)
+		fill(base + s * COW_SECTOR_SIZE, s, 0);
+	world_write_file("base", base, SIZE);
+	world_age("base", 1000000000);
+	OK(cow_create("top", "base", NULL, err));
+	durable = read_image("top", &image_size);
+	image = malloc(image_size);
+	if (stat("top", &record.file))
+		abort();
+	run(60);
+	cut_everywhere();
+	printf("%zu calls, %zu flushes, %u cuts\n", record.count, mark_count, cuts);
+	CU_ASSERT_TRUE(mark_count > 5 && cuts > 500);
+	for (size_t i = 0; i < record.count; i++)
+		free(record.ops[i].data);
+	free(durable);
+	free(image);
+}
+
+int main(void)
+{
+	static const struct unit_case cases[] = {UNIT_CASE(test_power_cut)};
+	int ret;
+
+	log_setup("test", LOG_LEVEL_ERROR);
+	world_enter();
+	ret = unit_run("cow serve power", cases, 1);
+	world_leave();
+	return ret;
+}
