@@ -28,21 +28,24 @@
 #include "cow/internal.h"
 #include "cow/ops.h"
 
+#define PIECE_SECTORS (8u << (20 - COW_SECTOR_SHIFT)) /* 8 MiB of the disk */
+#define AHEAD_SECTORS (8 * PIECE_SECTORS)
+
 struct commit {
 	struct cow_chain *chain;
 	struct cow_file *upper, *lower;
 	struct cow_copier copier;
 };
 
-/* Calls fn for each run of sectors that the overlay owns, as byte ranges of the disk, cut to the lower file's
- * size. */
-static int for_each_owned(struct commit *c,
-			  int (*fn)(struct commit *c, uint64_t at, uint64_t n, struct error *err),
-			  struct error *err)
+/* What is done with n bytes of the disk, from `at` on. */
+typedef int (*range_fn)(struct commit *c, uint64_t at, uint64_t n, struct error *err);
+
+/* Calls fn for each run that the overlay owns among some sectors, cut to the lower file's size. */
+static int for_each_owned(struct commit *c, uint64_t start, uint64_t end, range_fn fn, struct error *err)
 {
-	for (uint64_t s = 0; s < c->upper->sectors;) {
+	for (uint64_t s = start; s < end;) {
 		bool owned;
-		uint64_t run = cow_file_run(c->upper, s, c->upper->sectors - s, &owned);
+		uint64_t run = cow_file_run(c->upper, s, end - s, &owned);
 		uint64_t at = s << COW_SECTOR_SHIFT, n = run << COW_SECTOR_SHIFT;
 
 		if (!c->lower->bitmap && n > c->lower->header.size - at)
@@ -90,6 +93,14 @@ static int unreserve(struct commit *c, uint64_t at, uint64_t n, struct error *er
 	return 0;
 }
 
+static int read_ahead(struct commit *c, uint64_t at, uint64_t n, struct error *err)
+{
+	(void)err;
+	if (c->copier.no_clone) /* blocks that are shared are not read */
+		cow_read_ahead(c->upper->fd, cow_file_place(c->upper, at), n);
+	return 0;
+}
+
 static int copy(struct commit *c, uint64_t at, uint64_t n, struct error *err)
 {
 	if (cow_copy(&c->copier, c->upper->fd, cow_file_place(c->upper, at), cow_file_place(c->lower, at), n,
@@ -114,13 +125,37 @@ static void leave_second(const struct cow_file *f)
 /* Reserves space for all of it, or leaves the lower file as it was: time, holes and no note. */
 static int reserve_all(struct commit *c, bool resumed, struct error *err)
 {
-	if (!for_each_owned(c, reserve, err))
+	if (!for_each_owned(c, 0, c->upper->sectors, reserve, err))
 		return 0;
-	for_each_owned(c, unreserve, NULL);
+	for_each_owned(c, 0, c->upper->sectors, unreserve, NULL);
 	/* an earlier attempt may have written some: then the note has to stay */
 	if (!resumed && !cow_file_restore_time(c->lower, NULL) && !cow_journal_end(c->lower, NULL))
 		fsync(c->lower->fd);
 	return -1;
+}
+
+static uint64_t smaller(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* Copies piece by piece: the disk reads the next ones and writes the last one, while we are at this one. */
+static int copy_owned(struct commit *c, struct error *err)
+{
+	uint64_t end, ahead = 0;
+
+	for (uint64_t s = 0; s < c->upper->sectors; s = end) {
+		uint64_t until = smaller(s + AHEAD_SECTORS, c->upper->sectors);
+
+		end = smaller(s + PIECE_SECTORS, c->upper->sectors);
+		if (for_each_owned(c, ahead, until, read_ahead, err) || for_each_owned(c, s, end, copy, err))
+			return -1;
+		ahead = until;
+		/* begun, not waited for; that is for the flush, which also finds what went wrong */
+		sync_file_range(c->lower->fd, (off_t)cow_file_place(c->lower, s << COW_SECTOR_SHIFT),
+				(off_t)((end - s) << COW_SECTOR_SHIFT), SYNC_FILE_RANGE_WRITE);
+	}
+	return 0;
 }
 
 static int copy_all(struct commit *c, bool resumed, struct error *err)
@@ -133,7 +168,7 @@ static int copy_all(struct commit *c, bool resumed, struct error *err)
 	if (!resumed)
 		leave_second(c->lower);
 	if (cow_journal_set(c->lower, COW_JOURNAL_COPYING, c->upper, err) || reserve_all(c, resumed, err) ||
-	    for_each_owned(c, copy, err))
+	    copy_owned(c, err))
 		return -1;
 	c->lower->data_dirty = true;
 	ret = cow_file_flush(c->lower);

@@ -147,6 +147,19 @@ int cow_copy(struct cow_copier *c, int in, uint64_t from, uint64_t to, uint64_t 
 	return 0;
 }
 
+void cow_read_ahead(int in, uint64_t from, uint64_t n)
+{
+	while (n > 0) {
+		bool is_data;
+		uint64_t run = cow_data_run(in, from, n, &is_data);
+
+		if (is_data)
+			posix_fadvise(in, (off_t)from, (off_t)run, POSIX_FADV_WILLNEED);
+		from += run;
+		n -= run;
+	}
+}
+
 void cow_copier_free(struct cow_copier *c)
 {
 	free(c->buffer);

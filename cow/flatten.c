@@ -12,6 +12,7 @@
 #include "cow/ops.h"
 
 #define PIECE_SECTORS (8u << (20 - COW_SECTOR_SHIFT)) /* 8 MiB: a multiple of any alignment */
+#define AHEAD_SECTORS (4 * PIECE_SECTORS)
 #define WORKERS_MAX   3
 
 struct flatten {
@@ -19,15 +20,40 @@ struct flatten {
 	int out;
 	pthread_mutex_t mutex; /* for what follows */
 	uint64_t next;         /* first sector that nobody has taken */
+	uint64_t ahead;        /* first sector that nobody has asked the disk for */
 	bool failed;
 	struct error error; /* the first */
 };
 
-static int copy_piece(const struct flatten *f, struct cow_copier *copier, uint64_t start, uint64_t end,
+/*
+ * Asks the disk for some pieces after the one at hand: the kernel's own reading
+ * ahead knows one reader that goes through one file, not several that change files.
+ */
+static void read_ahead(struct flatten *f, const struct cow_copier *copier, uint64_t at)
+{
+	const struct cow_chain *chain = f->chain;
+	uint64_t until = at + AHEAD_SECTORS < chain->sectors ? at + AHEAD_SECTORS : chain->sectors, s;
+	struct cow_extent e;
+
+	if (!copier->no_clone) /* blocks that are shared are not read */
+		return;
+	pthread_mutex_lock(&f->mutex);
+	s = f->ahead > at ? f->ahead : at;
+	if (until > f->ahead)
+		f->ahead = until;
+	pthread_mutex_unlock(&f->mutex);
+	for (; s < until; s += e.length) {
+		cow_chain_run(chain, s, until - s, &e);
+		cow_read_ahead(chain->files[e.owner]->fd, cow_chain_offset(chain, &e), e.length << COW_SECTOR_SHIFT);
+	}
+}
+
+static int copy_piece(struct flatten *f, struct cow_copier *copier, uint64_t start, uint64_t end,
 		      struct error *err)
 {
 	const struct cow_chain *chain = f->chain;
 
+	read_ahead(f, copier, start);
 	for (uint64_t s = start; s < end;) {
 		struct cow_extent e;
 		uint64_t at = s << COW_SECTOR_SHIFT, n;

@@ -223,6 +223,8 @@ struct cow_copier {
 };
 void cow_copier_free(struct cow_copier *c);
 int cow_copy(struct cow_copier *c, int in, uint64_t from, uint64_t to, uint64_t n, struct error *err);
+/* Has the data in a range read from the disk, without waiting for it. */
+void cow_read_ahead(int in, uint64_t from, uint64_t n);
 
 /* Length of the run at `at`, at most n, that is data or a hole (beyond the end: a hole). */
 uint64_t cow_data_run(int fd, uint64_t at, uint64_t n, bool *is_data);

@@ -1,14 +1,15 @@
 /*
  * Fault injection: every operation that changes files is run again and again;
  * after its first, second, third, … system call that changes something it is
- * killed, or that call fails with ENOSPC; and each call of any kind with EIO. After each run every disk
+ * killed, or that call fails with ENOSPC; each call of any kind fails with EIO; each read
+ * and each write is cut short, one at a time and all at once. After each run every disk
  * involved must open and show either what it showed before or what the operation should have made of it, an
  * operation that says it succeeded must have, and running it again (for a commit)
- * must complete it.
+ * must complete it. One whose reads and writes are short must succeed.
  *
  * The operation runs in a child under ptrace(); a call that is to fail is
- * replaced by an impossible one and its result set. A call that was cut short is
- * covered by the kill: the state in between is the same.
+ * replaced by an impossible one and its result set; one that is to be short is
+ * given half of its length, and of a vector the first half of its first piece.
  */
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -21,7 +22,9 @@
 #define SIZE      (SECTORS * COW_SECTOR_SIZE)
 #define CALLS_MAX 3000
 
-enum fault { FAULT_KILL, FAULT_ENOSPC, FAULT_EIO };
+#define CALLS_ALL 0 /* in place of a call's number */
+
+enum fault { FAULT_KILL, FAULT_ENOSPC, FAULT_EIO, FAULT_SHORT };
 
 struct scene {
 	const char *name;
@@ -136,6 +139,16 @@ static int do_flatten(struct error *err)
 	return ret;
 }
 
+static int do_convert(struct error *err)
+{
+	return cow_convert("upper", "converted", true, NULL, err);
+}
+
+static int do_express(struct error *err)
+{
+	return cow_express("upper", "base", "expressed", true, NULL, err);
+}
+
 static int do_check(struct error *err);
 
 static const struct scene scenes[] = {
@@ -147,6 +160,8 @@ static const struct scene scenes[] = {
 	{"compact", do_compact, NULL, {"upper", "middle", "lower"}, true},
 	{"create", do_create, NULL, {"upper", "middle", "lower"}, true},
 	{"flatten", do_flatten, NULL, {"upper", "middle", "lower"}, true},
+	{"convert", do_convert, NULL, {"upper", "middle", "lower"}, true},
+	{"convert to an overlay", do_express, NULL, {"upper", "middle", "lower"}, true},
 	{"check", do_check, NULL, {"upper", "middle", "lower"}, true},
 };
 
@@ -203,12 +218,24 @@ static bool is_change(const struct user_regs_struct *r)
 	}
 }
 
+static bool is_vector(long nr)
+{
+	return nr == SYS_preadv || nr == SYS_pwritev;
+}
+
+static bool is_transfer(long nr)
+{
+	return is_vector(nr) || nr == SYS_read || nr == SYS_pread64 || nr == SYS_write || nr == SYS_pwrite64;
+}
+
 /* Whether the fault is tried at a call: kill and ENOSPC where something changes, EIO at all but what never
  * fails so. */
 static bool is_target(const struct user_regs_struct *r, enum fault fault)
 {
 	long nr = (long)r->orig_rax;
 
+	if (fault == FAULT_SHORT)
+		return is_transfer(nr) && r->rdx > (is_vector(nr) ? 0 : 1);
 	if (is_change(r))
 		return true;
 	if (fault == FAULT_KILL)
@@ -227,15 +254,61 @@ static void kill_and_reap(pid_t pid)
 	waitpid(pid, &status, 0);
 }
 
+/* The length of a vector's first piece, changed for a call and put back after it. */
+struct piece {
+	unsigned long long where; /* 0: none is changed */
+	long length;
+};
+
+/* The call that is about to happen transfers half of what it asks for, of a vector half of its first piece. */
+static void cut_short(pid_t pid, struct user_regs_struct *r, struct piece *piece)
+{
+	if (!is_vector((long)r->orig_rax)) {
+		r->rdx /= 2;
+		return;
+	}
+	piece->where = r->rsi + offsetof(struct iovec, iov_len);
+	piece->length = ptrace(PTRACE_PEEKDATA, pid, (void *)piece->where, NULL);
+	ptrace(PTRACE_POKEDATA, pid, (void *)piece->where, (void *)((piece->length + 1) / 2));
+	r->rdx = 1;
+}
+
+/* Before the call that the fault is for. */
+static void inject(pid_t pid, struct user_regs_struct *r, enum fault fault, struct piece *piece)
+{
+	if (fault == FAULT_KILL)
+		return;
+	if (fault == FAULT_SHORT)
+		cut_short(pid, r, piece);
+	else
+		r->orig_rax = (unsigned long long)-1;
+	ptrace(PTRACE_SETREGS, pid, NULL, r);
+}
+
+/* After it. */
+static void complete(pid_t pid, struct user_regs_struct *r, enum fault fault, struct piece *piece)
+{
+	if (fault == FAULT_SHORT) {
+		if (piece->where)
+			ptrace(PTRACE_POKEDATA, pid, (void *)piece->where, (void *)piece->length);
+		piece->where = 0;
+		return;
+	}
+	r->rax = (unsigned long long)-(fault == FAULT_ENOSPC ? ENOSPC : EIO);
+	ptrace(PTRACE_SETREGS, pid, NULL, r);
+}
+
 /*
- * Runs the operation with a fault at target call number `at`: it is killed right
- * after that call, or the call fails. Returns its exit status, 128 when it was
- * killed, and in *calls how many such calls it made.
+ * Runs the operation with a fault at target call number `at`, or at all of them
+ * (CALLS_ALL): it is killed right after that call, or the call fails or is short.
+ * Returns its exit status, 128 when it was killed, and in *calls how many such
+ * calls it made.
  */
 static int run_with_fault(const struct scene *s, enum fault fault, int at, int *calls)
 {
 	pid_t pid = fork();
 	bool entry = true, hit = false;
+	struct piece piece = {0};
 	int status;
 
 	if (pid == 0)
@@ -250,19 +323,16 @@ static int run_with_fault(const struct scene *s, enum fault fault, int at, int *
 		if (WSTOPSIG(status) != (SIGTRAP | 0x80))
 			continue;
 		ptrace(PTRACE_GETREGS, pid, NULL, &regs);
-		if (entry && is_target(&regs, fault) && ++*calls == at) {
+		if (entry && is_target(&regs, fault) && (++*calls == at || at == CALLS_ALL)) {
 			hit = true;
-			if (fault != FAULT_KILL) {
-				regs.orig_rax = (unsigned long long)-1;
-				ptrace(PTRACE_SETREGS, pid, NULL, &regs);
-			}
-		} else if (!entry && hit && fault == FAULT_KILL) {
-			kill_and_reap(pid);
-			return 128;
+			inject(pid, &regs, fault, &piece);
 		} else if (!entry && hit) {
 			hit = false;
-			regs.rax = (unsigned long long)-(fault == FAULT_ENOSPC ? ENOSPC : EIO);
-			ptrace(PTRACE_SETREGS, pid, NULL, &regs);
+			if (fault == FAULT_KILL) {
+				kill_and_reap(pid);
+				return 128;
+			}
+			complete(pid, &regs, fault, &piece);
 		}
 		entry = !entry;
 	}
@@ -318,31 +388,43 @@ static void remember(const struct scene *s)
 		CU_ASSERT_TRUE_FATAL(show(s->keeps[i], before[i], true));
 	if (s->changes)
 		CU_ASSERT_TRUE_FATAL(show(s->changes, old, true));
-	CU_ASSERT_EQUAL_FATAL(run_with_fault(s, FAULT_KILL, -1, &calls), 0);
+	CU_ASSERT_EQUAL_FATAL(run_with_fault(s, FAULT_KILL, CALLS_MAX, &calls), 0);
 	if (s->changes)
 		CU_ASSERT_TRUE_FATAL(show(s->changes, new, true));
 	check_keeps(s, "no fault");
 }
 
+/* One run with a fault, and all that must hold after it. Returns how many calls it could have been at. */
+static int run_once(const struct scene *s, enum fault fault, int at)
+{
+	static const char *const names[] = {"SIGKILL", "ENOSPC", "EIO", "short"};
+	char what[64];
+	int calls, status;
+
+	make_disks();
+	status = run_with_fault(s, fault, at, &calls);
+	if (calls < at)
+		return calls;
+	snprintf(what, sizeof(what), "%s at call %d", names[fault], at);
+	check_keeps(s, what);
+	check_changes(s, status, what);
+	if (fault == FAULT_SHORT && status != 0) {
+		fprintf(stderr, "%s, %s: fails\n", s->name, what);
+		CU_FAIL("fails for a short transfer");
+	}
+	if (s->again)
+		check_again(s, what);
+	return calls;
+}
+
 static void run_scene(const struct scene *s, enum fault fault)
 {
-	static const char *const names[] = {"SIGKILL", "ENOSPC", "EIO"};
-
 	remember(s);
-	for (int at = 1; at < CALLS_MAX; at++) {
-		char what[64];
-		int calls, status;
-
-		make_disks();
-		status = run_with_fault(s, fault, at, &calls);
-		if (calls < at)
+	if (fault == FAULT_SHORT)
+		run_once(s, fault, CALLS_ALL);
+	for (int at = 1; at < CALLS_MAX; at++)
+		if (run_once(s, fault, at) < at)
 			return;
-		snprintf(what, sizeof(what), "%s at call %d", names[fault], at);
-		check_keeps(s, what);
-		check_changes(s, status, what);
-		if (s->again)
-			check_again(s, what);
-	}
 	CU_FAIL("more calls than expected");
 }
 
@@ -369,4 +451,10 @@ static void test_io_error(void)
 	run_all(FAULT_EIO);
 }
 
-UNIT_MAIN("cow faults", UNIT_CASE(test_killed), UNIT_CASE(test_disk_full), UNIT_CASE(test_io_error))
+static void test_short(void)
+{
+	run_all(FAULT_SHORT);
+}
+
+UNIT_MAIN("cow faults", UNIT_CASE(test_killed), UNIT_CASE(test_disk_full), UNIT_CASE(test_io_error),
+	  UNIT_CASE(test_short))
