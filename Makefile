@@ -108,7 +108,8 @@ DEPS_BUILD := gcc make pkg-config libc6-dev libyaml-dev libarchive-dev libjansso
 	libslirp-dev libvdeplug-dev libfuse3-dev libglib2.0-dev libseccomp-dev
 # The static libraries of LINKED_IN
 DEPS_BUILD += libacl1-dev libzstd-dev liblzma-dev libbz2-dev liblz4-dev zlib1g-dev
-DEPS_RUN := user-mode-linux busybox-static e2fsprogs mmdebstrap fakechroot fakeroot vde2 procps
+DEPS_BUILD += libpcap0.8-dev
+DEPS_RUN := user-mode-linux busybox-static e2fsprogs mmdebstrap fakechroot fakeroot vde2 procps libpcap0.8
 DEPS_CHECK := libcunit1-dev patchelf kmod python3 tmux uml-utilities qemu-utils fuse3 curl attr acl libcap2-bin xfsprogs \
 	zstd xz-utils strace wget patch debian-archive-keyring util-linux python3-jsonschema python3-yaml iproute2
 DEPS_LINT := clang-format shellcheck cppcheck man-db

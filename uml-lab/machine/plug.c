@@ -306,7 +306,7 @@ void plug_forward(struct supervisor *sv, struct client *client, const char *text
 	else if (str_eq(words.items[0], "list"))
 		list_forwards(client, &sv->plug.ports[port].forwards);
 	else if (netplug_forward_parse(words.items[2], &forward, &err) < 0 ||
-		 (sv->plug.control < 0 && error_set(&err, ERROR_FAILED, "uml-netplug does not run now")) ||
+		 (!sv->plug.ready && error_set(&err, ERROR_FAILED, "uml-netplug does not run now")) ||
 		 send_forward(sv, port, str_eq(words.items[0], "add"), words.items[2], client_number(client),
 			      &err) < 0)
 		client_answer_failure(client, err.kind, err.message);
@@ -351,7 +351,7 @@ static void on_guest(void *arg, int listener, uint32_t events)
 	if (!port->connection_source)
 		return;
 	port->connection = steal_fd(&fd);
-	if (sv->plug.control >= 0)
+	if (sv->plug.ready)
 		send_connection(sv, (size_t)(port - sv->plug.ports));
 }
 
@@ -362,6 +362,7 @@ static void replay(struct supervisor *sv)
 {
 	struct error err = ERROR_INIT;
 
+	sv->plug.ready = true;
 	for (size_t i = 0; i < sv->plug.port_count; i++) {
 		const struct plug_port *port = &sv->plug.ports[i];
 		const struct strv *forwards =
@@ -406,6 +407,7 @@ static void forget_plug(struct supervisor *sv)
 	plug->control_source = plug->child_source = NULL;
 	if (plug->control >= 0)
 		close(steal_fd(&plug->control));
+	plug->ready = false;
 	plug->id = (struct process_id){0};
 	while (plug->requests) {
 		struct plug_request *request = plug_take_request(plug, plug->requests->sequence);

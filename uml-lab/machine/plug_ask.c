@@ -81,7 +81,7 @@ void plug_impair(struct supervisor *sv, struct client *client, const char *text)
 	}
 	/* Also when no plug runs now: the next one is told. */
 	sv->plug.ports[port].impair = impair;
-	if (sv->plug.control < 0 || !plug_send_impair(sv, port, client_number(client)))
+	if (!sv->plug.ready || !plug_send_impair(sv, port, client_number(client)))
 		client_answer_done(client);
 }
 
@@ -118,7 +118,7 @@ static int send_capture(struct supervisor *sv, const struct strv *words, uint64_
 		return error_set(err, ERROR_USAGE, "wanted: an interface, a socket, a length, all or sent");
 	if (!plug_find_port(sv, words->items[0], &port))
 		return error_set(err, ERROR_NOT_FOUND, "the machine has no interface %.16s", words->items[0]);
-	if (sv->plug.control < 0)
+	if (!sv->plug.ready)
 		return error_set(err, ERROR_STATE, "uml-netplug does not run now");
 	fd = connect_capture(words->items[1], err);
 	if (fd < 0)
@@ -168,7 +168,7 @@ bool plug_ask_stats(struct supervisor *sv, struct client *client)
 {
 	uint64_t number = client_number(client);
 
-	for (size_t i = 0; i < sv->plug.port_count && sv->plug.control >= 0; i++) {
+	for (size_t i = 0; i < sv->plug.port_count && sv->plug.ready; i++) {
 		struct plug_request *request = plug_remember(&sv->plug, NETPLUG_GET_STATS, i, NULL, number);
 
 		if (request && netplug_control_send_get_stats(sv->plug.control, request->sequence, (uint32_t)i, NULL) < 0)

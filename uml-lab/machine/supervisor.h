@@ -139,6 +139,7 @@ struct plug {
 	struct process_id id;
 	struct loop_fd *child_source;
 	int control;
+	bool ready;			/* it has said so, and was told all there is */
 	struct loop_fd *control_source;
 	struct plug_port *ports;
 	size_t port_count;
