@@ -33,6 +33,11 @@ struct cow_open_options cow_cmd_open_options(const struct cow_cmd_chain *o);
 /* Prints a JSON document with a newline, and drops it. A NULL document is out of memory. */
 int cow_cmd_print_json(json_t *doc, struct error *err);
 
+/* Adds a row, which it takes over, to a list. A NULL row is out of memory. */
+int cow_cmd_json_add(json_t *list, json_t *row, struct error *err);
+/* Prints a list, which stays the caller's; nothing when it is NULL, since then the rows were told as they came. */
+int cow_cmd_print_list(json_t *list, struct error *err);
+
 /* A string for JSON. Names are bytes: in one that is not UTF-8, each byte from 0x80 on becomes "\\xNN". NULL:
  * no memory. */
 json_t *cow_cmd_json_text(const char *text);

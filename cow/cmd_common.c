@@ -17,6 +17,16 @@ int cow_cmd_print_json(json_t *doc, struct error *err)
 	return 0;
 }
 
+int cow_cmd_json_add(json_t *list, json_t *row, struct error *err)
+{
+	return json_array_append_new(list, row) ? error_oom(err) : 0;
+}
+
+int cow_cmd_print_list(json_t *list, struct error *err)
+{
+	return list ? cow_cmd_print_json(json_incref(list), err) : 0;
+}
+
 json_t *cow_cmd_json_text(const char *text)
 {
 	json_t *j = json_string(text);

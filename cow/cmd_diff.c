@@ -10,24 +10,17 @@ struct options {
 	bool json;
 };
 
-struct output {
-	json_t *list; /* NULL: print */
-	uint64_t sectors;
-};
-
+/* arg: the JSON list, NULL to print. */
 static int tell(void *arg, uint64_t start, uint64_t length, struct error *err)
 {
-	struct output *out = arg;
+	json_t *list = arg;
 
-	out->sectors += length;
-	if (!out->list)
-		return printf("%" PRIu64 " %" PRIu64 "\n", start, length) < 0
-			       ? error_set(err, ERROR_FAILED, "cannot write the output")
-			       : 0;
-	return json_array_append_new(out->list, json_pack("{s:I, s:I}", "start", (json_int_t)start, "length",
-							  (json_int_t)length))
-		       ? error_oom(err)
-		       : 0;
+	if (list)
+		return cow_cmd_json_add(
+			list,
+			json_pack("{s:I, s:I}", "start", (json_int_t)start, "length", (json_int_t)length), err);
+	printf("%" PRIu64 " %" PRIu64 "\n", start, length);
+	return 0;
 }
 
 static int run(const void *opaque, const struct strv *operands, struct error *err)
@@ -37,11 +30,10 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 	cleanup_cow_chain struct cow_chain *a = cow_chain_open(operands->items[0], &open, err);
 	cleanup_cow_chain struct cow_chain *b = a ? cow_chain_open(operands->items[1], &open, err) : NULL;
 	cleanup_json json_t *list = o->json ? json_array() : NULL;
-	struct output out = {.list = list};
 
-	if (!b || cow_diff(a, b, tell, &out, err))
-		return -1;
-	return o->json ? cow_cmd_print_json(json_incref(list), err) : 0;
+	if (o->json && !list)
+		return error_oom(err);
+	return b && !cow_diff(a, b, tell, list, err) ? cow_cmd_print_list(list, err) : -1;
 }
 
 static const struct cli_option options[] = {

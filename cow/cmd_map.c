@@ -42,16 +42,14 @@ static int tell_extent(json_t *list, const struct cow_chain *chain, const struct
 {
 	uint64_t offset = cow_chain_offset(chain, e);
 
-	if (!list) {
-		printf("%12" PRIu64 " %12" PRIu64 " %5zu  %s  %" PRIu64 "\n", e->start, e->length, e->owner,
-		       kind, offset);
-		return 0;
-	}
-	if (json_array_append_new(list,
-				  json_pack("{s:I, s:I, s:I, s:s, s:I}", "start", (json_int_t)e->start,
-					    "length", (json_int_t)e->length, "owner", (json_int_t)e->owner,
-					    "kind", kind, "offset", (json_int_t)offset)))
-		return error_oom(err);
+	if (list)
+		return cow_cmd_json_add(list,
+					json_pack("{s:I, s:I, s:I, s:s, s:I}", "start", (json_int_t)e->start,
+						  "length", (json_int_t)e->length, "owner", (json_int_t)e->owner,
+						  "kind", kind, "offset", (json_int_t)offset),
+					err);
+	printf("%12" PRIu64 " %12" PRIu64 " %5zu  %s  %" PRIu64 "\n", e->start, e->length, e->owner, kind,
+	       offset);
 	return 0;
 }
 
@@ -79,11 +77,11 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 	cleanup_cow_chain struct cow_chain *chain = NULL;
 	cleanup_json json_t *list = o->json ? json_array() : NULL;
 
+	if (o->json && !list)
+		return error_oom(err);
 	open.no_lock = true;
 	chain = cow_chain_open(operands->items[0], &open, err);
-	if (!chain || walk(chain, list, err))
-		return -1;
-	return o->json ? cow_cmd_print_json(json_incref(list), err) : 0;
+	return chain && !walk(chain, list, err) ? cow_cmd_print_list(list, err) : -1;
 }
 
 static const struct cli_option options[] = {

@@ -142,94 +142,63 @@ static int check_fields(const struct cow_header *h, uint32_t sector_size, uint32
 	return 0;
 }
 
-static int short_header(struct error *err)
-{
-	return error_set(err, ERROR_FAILED, "COW header: the file ends within it");
-}
-
-/* What a layout has besides the fields of struct cow_header. */
+/* Where a layout has its fields, bytes from the start of the file. */
 struct layout {
+	enum cow_format format;
 	size_t size; /* of the header */
-	uint32_t sector_size, cow_format;
-	const char *path;
-	size_t path_size;
+	size_t mtime, disk_size, sector_size, path, path_size;
+	size_t alignment, cow_format; /* 0: none, it is the sector size, and 0 */
 };
 
-/* Checks what was decoded, and works out the places. */
-static int finish(struct cow_header *h, const struct layout *l, struct error *err)
+#define PLACES(type)                                                                                         \
+	.size = sizeof(struct type), .mtime = offsetof(struct type, mtime),                                  \
+	.disk_size = offsetof(struct type, size), .sector_size = offsetof(struct type, sector_size),         \
+	.path = offsetof(struct type, backing), .path_size = sizeof(((struct type *)0)->backing)
+#define PLACES_V3(type)                                                                                      \
+	PLACES(type), .alignment = offsetof(struct type, alignment),                                         \
+		.cow_format = offsetof(struct type, cow_format)
+
+static const struct layout layout_v1 = {.format = COW_V1, PLACES(disk_v1)};
+static const struct layout layout_v2 = {.format = COW_V2, PLACES(disk_v2)};
+static const struct layout layout_v3 = {.format = COW_V3, PLACES_V3(disk_v3)};
+static const struct layout layout_v3_broken = {.format = COW_V3_BROKEN, PLACES_V3(disk_v3_broken)};
+
+static uint32_t word32(const uint8_t *p, bool little)
 {
-	if (check_fields(h, l->sector_size, l->cow_format, err) || copy_path(h, l->path, l->path_size, err))
+	uint32_t w;
+
+	memcpy(&w, p, sizeof(w));
+	return little ? le32toh(w) : be32toh(w);
+}
+
+static uint64_t word64(const uint8_t *p, bool little)
+{
+	uint64_t w;
+
+	memcpy(&w, p, sizeof(w));
+	return little ? le64toh(w) : be64toh(w);
+}
+
+/* Decodes and checks the fields of n bytes, and works out the places. */
+static int decode(const struct layout *l, const uint8_t *data, size_t n, bool little, struct cow_header *h,
+		  struct error *err)
+{
+	uint32_t cow_format = 0;
+
+	if (n < l->size)
+		return error_set(err, ERROR_FAILED, "COW header: the file ends within it");
+	h->format = l->format;
+	h->little_endian = little;
+	h->mtime = word32(data + l->mtime, little);
+	h->size = word64(data + l->disk_size, little);
+	h->alignment = l->alignment ? word32(data + l->alignment, little) : COW_SECTOR_SIZE;
+	if (l->cow_format)
+		cow_format = word32(data + l->cow_format, little);
+	if (check_fields(h, word32(data + l->sector_size, little), cow_format, err) ||
+	    copy_path(h, (const char *)data + l->path, l->path_size, err))
 		return -1;
 	set_places(h, l->size);
 	return 0;
-}
-
-/* The magic number tells the byte order of a V1 file: it was written as the machine had it. */
-static int parse_v1(const uint8_t *data, size_t n, bool little, struct cow_header *h, struct error *err)
-{
-	struct disk_v1 d;
-	struct layout l = {.size = sizeof(d), .path = d.backing, .path_size = sizeof(d.backing)};
-
-	if (n < sizeof(d))
-		return short_header(err);
-	memcpy(&d, data, sizeof(d));
-	h->format = COW_V1;
-	h->little_endian = little;
-	h->mtime = little ? le32toh(d.mtime) : be32toh(d.mtime);
-	h->size = little ? le64toh(d.size) : be64toh(d.size);
-	h->alignment = COW_SECTOR_SIZE;
-	l.sector_size = little ? le32toh(d.sector_size) : be32toh(d.sector_size);
-	return finish(h, &l, err);
-}
-
-static int parse_v2(const uint8_t *data, size_t n, struct cow_header *h, struct error *err)
-{
-	struct disk_v2 d;
-	struct layout l = {.size = sizeof(d), .path = d.backing, .path_size = sizeof(d.backing)};
-
-	if (n < sizeof(d))
-		return short_header(err);
-	memcpy(&d, data, sizeof(d));
-	h->format = COW_V2;
-	h->mtime = be32toh(d.mtime);
-	h->size = be64toh(d.size);
-	h->alignment = COW_SECTOR_SIZE;
-	l.sector_size = be32toh(d.sector_size);
-	return finish(h, &l, err);
-}
-
-static int parse_v3(const uint8_t *data, size_t n, struct cow_header *h, struct error *err)
-{
-	struct disk_v3 d;
-	struct layout l = {.size = sizeof(d), .path = d.backing, .path_size = sizeof(d.backing)};
-
-	if (n < sizeof(d))
-		return short_header(err);
-	memcpy(&d, data, sizeof(d));
-	h->format = COW_V3;
-	h->mtime = be32toh(d.mtime);
-	h->size = be64toh(d.size);
-	h->alignment = be32toh(d.alignment);
-	l.sector_size = be32toh(d.sector_size);
-	l.cow_format = be32toh(d.cow_format);
-	return finish(h, &l, err);
-}
-
-static int parse_v3_broken(const uint8_t *data, size_t n, struct cow_header *h, struct error *err)
-{
-	struct disk_v3_broken d;
-	struct layout l = {.size = sizeof(d), .path = d.backing, .path_size = sizeof(d.backing)};
-
-	if (n < sizeof(d))
-		return short_header(err);
-	memcpy(&d, data, sizeof(d));
-	h->format = COW_V3_BROKEN;
-	h->mtime = be32toh(d.mtime);
-	h->size = be64toh(d.size);
-	h->alignment = be32toh(d.alignment);
-	l.sector_size = be32toh(d.sector_size);
-	l.cow_format = be32toh(d.cow_format);
-	return finish(h, &l, err);
 }
 
 /* cow_user.c: where V3 has its path, the broken layout has its format word, always 0. */
@@ -241,21 +210,20 @@ static bool is_broken_v3(const uint8_t *data, size_t n)
 	return n >= at + sizeof(zero) && memcmp(data + at, zero, sizeof(zero)) == 0;
 }
 
+/* The magic number tells the byte order of a V1 file: it was written as the machine had it. */
 static int parse_version(const uint8_t *data, size_t n, bool little, struct cow_header *h, struct error *err)
 {
-	uint32_t version;
+	uint32_t version = word32(data + 4, little);
 
-	memcpy(&version, data + 4, sizeof(version));
-	version = little ? le32toh(version) : be32toh(version);
 	if (version == 1)
-		return parse_v1(data, n, little, h, err);
+		return decode(&layout_v1, data, n, little, h, err);
 	if (little)
 		return error_set(err, ERROR_FAILED, "COW header: version %" PRIu32 " in little-endian order",
 				 version);
 	if (version == 2)
-		return parse_v2(data, n, h, err);
+		return decode(&layout_v2, data, n, little, h, err);
 	if (version == 3)
-		return is_broken_v3(data, n) ? parse_v3_broken(data, n, h, err) : parse_v3(data, n, h, err);
+		return decode(is_broken_v3(data, n) ? &layout_v3_broken : &layout_v3, data, n, little, h, err);
 	return error_set(err, ERROR_FAILED, "COW header: unknown version %" PRIu32, version);
 }
 

@@ -11,72 +11,64 @@
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/base/str.h"
 
-ssize_t file_read_full(int fd, void *buf, size_t n)
+enum transfer { TRANSFER_READ, TRANSFER_WRITE, TRANSFER_PREAD, TRANSFER_PWRITE };
+
+static ssize_t transfer_once(enum transfer how, int fd, char *buf, size_t n, off_t at)
+{
+	switch (how) {
+	case TRANSFER_READ:
+		return read(fd, buf, n);
+	case TRANSFER_WRITE:
+		return write(fd, buf, n);
+	case TRANSFER_PREAD:
+		return pread(fd, buf, n, at);
+	case TRANSFER_PWRITE:
+		return pwrite(fd, buf, n, at);
+	}
+	return 0;
+}
+
+/* All n bytes; reading, also fewer to the end of the file. */
+static ssize_t transfer(enum transfer how, int fd, char *buf, size_t n, off_t at)
 {
 	size_t done = 0;
 
 	while (done < n) {
-		ssize_t got = read(fd, (char *)buf + done, n - done);
+		ssize_t now = transfer_once(how, fd, buf + done, n - done, at + (off_t)done);
 
-		if (got < 0 && errno == EINTR)
+		if (now < 0 && errno == EINTR)
 			continue;
-		if (got < 0)
+		if (now < 0)
 			return -1;
-		if (got == 0)
+		if (now == 0 && (how == TRANSFER_WRITE || how == TRANSFER_PWRITE)) {
+			errno = EIO; /* a device that takes nothing and says nothing */
+			return -1;
+		}
+		if (now == 0)
 			break;
-		done += (size_t)got;
+		done += (size_t)now;
 	}
 	return (ssize_t)done;
+}
+
+ssize_t file_read_full(int fd, void *buf, size_t n)
+{
+	return transfer(TRANSFER_READ, fd, buf, n, 0);
 }
 
 ssize_t file_write_full(int fd, const void *buf, size_t n)
 {
-	size_t done = 0;
-
-	while (done < n) {
-		ssize_t put = write(fd, (const char *)buf + done, n - done);
-
-		if (put < 0 && errno == EINTR)
-			continue;
-		if (put < 0)
-			return -1;
-		done += (size_t)put;
-	}
-	return (ssize_t)done;
+	return transfer(TRANSFER_WRITE, fd, (char *)buf, n, 0);
 }
 
 ssize_t file_pread_full(int fd, void *buf, size_t n, off_t at)
 {
-	size_t done = 0;
-
-	while (done < n) {
-		ssize_t got = pread(fd, (char *)buf + done, n - done, at + (off_t)done);
-
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			return -1;
-		if (got == 0)
-			break;
-		done += (size_t)got;
-	}
-	return (ssize_t)done;
+	return transfer(TRANSFER_PREAD, fd, buf, n, at);
 }
 
 ssize_t file_pwrite_full(int fd, const void *buf, size_t n, off_t at)
 {
-	size_t done = 0;
-
-	while (done < n) {
-		ssize_t put = pwrite(fd, (const char *)buf + done, n - done, at + (off_t)done);
-
-		if (put < 0 && errno == EINTR)
-			continue;
-		if (put < 0)
-			return -1;
-		done += (size_t)put;
-	}
-	return (ssize_t)done;
+	return transfer(TRANSFER_PWRITE, fd, (char *)buf, n, at);
 }
 
 int file_read_all(const char *path, size_t max, char **data, size_t *length, struct error *err)
