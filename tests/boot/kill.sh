@@ -1,5 +1,5 @@
-# Twenty times: a supervisor, a plug, a kernel or the sandbox's first process is killed at a random moment, while the guest
-# writes. Then: the overlay opens and its file system is sound, no process, socket or lock is left, status tells the truth, and
+# Twenty times: a supervisor, a plug, a kernel, a disk server or a machine in mid-start is killed at a random moment, while the
+# guest writes. Then: the overlay opens and its file system is sound, no process, socket or lock is left, status tells the truth, and
 # the machine starts again with what was synced before.
 # timeout: 600
 . tests/cases/lib.sh
@@ -15,7 +15,7 @@ ours() {
 	for p in /proc/[0-9]*; do
 		grep -qsz "^UML_LAB_TEST_MARK=$UML_LAB_TEST_MARK\$" "$p/environ" || continue
 		case $(tr '\0' ' ' <"$p/cmdline" 2>/dev/null) in
-		*__supervise* | *uml-netplug* | *linux.uml* | *uml-lab*sandbox*) echo "${p#/proc/}" ;;
+		*__supervise* | *uml-netplug* | *uml-cow*serve* | *linux.uml* | *uml-lab*sandbox*) echo "${p#/proc/}" ;;
 		esac
 	done
 }
@@ -63,6 +63,7 @@ one_round() { # NUMBER KERNEL VICTIM
 	starting | supervisor) victim=supervisor_pid ;;
 	kernel) victim=kernel_pid ;;
 	plug) victim=plug_pid ;;
+	disk) victim=disk_pid ;;
 	esac
 	pid=$(pid_of $victim)
 	echo "round $1: kernel $2, $3 ${pid:-gone}"
@@ -77,6 +78,12 @@ one_round() { # NUMBER KERNEL VICTIM
 	kernel)
 		wait_until 10 nothing_left
 		same "$(state)" failed
+		;;
+	disk) # the machine ends, and says why
+		wait_until 10 nothing_left
+		same "$(state)" failed
+		expect 0 uml-lab status victim
+		says "the disk server (uml-cow serve) was killed by SIGKILL"
 		;;
 	*)
 		wait_until 10 nothing_left
@@ -94,7 +101,7 @@ one_round() { # NUMBER KERNEL VICTIM
 	expect 0 uml-lab down --force victim
 }
 
-victims=(supervisor kernel plug starting)
+victims=(supervisor kernel plug disk starting)
 for round in $(seq "${UML_LAB_TEST_KILLS:-20}"); do
-	one_round "$round" "${KERNELS[round % ${#KERNELS[@]}]}" "${victims[round % 4]}"
+	one_round "$round" "${KERNELS[round % ${#KERNELS[@]}]}" "${victims[round % 5]}"
 done

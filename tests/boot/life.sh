@@ -32,7 +32,7 @@ one_life() { # KERNEL
 	# The kernel's modules are there and load.
 	expect 0 uml-lab exec life -- sh -c 'ls /lib/modules/$(uname -r)/kernel >/dev/null && modprobe dummy && grep -q "^dummy " /proc/modules'
 	# The extra disk is there, of its size.
-	expect 0 uml-lab exec life -- sh -c 'cat /sys/block/ubdb/size'
+	expect 0 uml-lab exec life -- sh -c 'cat /sys/block/vdb/size'
 	same "$(cat "$T/out")" 131072
 
 	expect 0 uml-lab status --json life

@@ -22,6 +22,7 @@ static void test_build(void)
 				    .memory = 128 << 20,
 				    .disks = &disk,
 				    .disk_count = 1,
+				    .ubd = true,
 				    .interfaces = &iface,
 				    .interface_count = 1};
 	struct strv argv = STRV_INIT;
@@ -37,6 +38,24 @@ static void test_build(void)
 		CU_ASSERT_PTR_NULL(strchr(argv.items[i], ' '));
 	strv_free(&argv);
 	strv_free(&spec.kernel_args);
+}
+
+/* Our server's disks, in their order, and no ubd beside them. */
+static void test_served(void)
+{
+	struct machine_disk disks[] = {{.path = "/a, b", .backing = "/b"}, {.path = "/c"}};
+	struct machine_spec spec = {.session = "s", .name = "r1", .memory = 128 << 20, .disks = disks, .disk_count = 2};
+	cleanup_strv struct strv argv = STRV_INIT;
+	size_t first = 0, second = 0;
+
+	CU_ASSERT_EQUAL_FATAL(uml_args_build(&spec, &argv, NULL), 0);
+	for (size_t i = 0; i < argv.count; i++) {
+		CU_ASSERT(!str_starts(argv.items[i], "ubd"));
+		first = str_eq(argv.items[i], "virtio_uml.device=disk0:2") ? i : first;
+		second = str_eq(argv.items[i], "virtio_uml.device=disk1:2") ? i : second;
+	}
+	CU_ASSERT(first && first < second);
+	CU_ASSERT(has(&argv, "initcall_blacklist=ubd_init,ubd_driver_init"));
 }
 
 /* RAID-6 is left out where no machine could make one of its disks, unless the lab decides itself. */
@@ -128,5 +147,5 @@ static void test_tail(void)
 	CU_ASSERT_STRING_EQUAL(text, "");
 }
 
-UNIT_MAIN("machine args", UNIT_CASE(test_build), UNIT_CASE(test_raid6), UNIT_CASE(test_words), UNIT_CASE(test_too_long),
+UNIT_MAIN("machine args", UNIT_CASE(test_build), UNIT_CASE(test_served), UNIT_CASE(test_raid6), UNIT_CASE(test_words), UNIT_CASE(test_too_long),
 	  UNIT_CASE(test_tail))

@@ -49,27 +49,43 @@ static int add_machine(struct cli_table *table, const json_t *session, const jso
 			     err);
 }
 
-/* Below the table: why machines are not as they should be, and what was checked. */
+static void print_machine_notes(const json_t *session, const json_t *machine)
+{
+	const char *cause = text_of(machine, "cause"), *sandbox = text_of(machine, "sandbox");
+	const char *disk = text_of(machine, "disk_problem");
+	const char *of = text_of(session, "session"), *name = text_of(machine, "name");
+
+	if (cause)
+		printf("%s/%s: %s\n", of, name, cause);
+	if (disk)
+		printf("%s/%s: disk: %s\n", of, name, disk);
+	if (sandbox && !str_eq(sandbox, "namespaces") && json_is_integer(json_object_get(machine, "kernel_pid")))
+		printf("%s/%s: sandbox: %s\n", of, name, sandbox);
+}
+
+static void print_session_notes(const json_t *session)
+{
+	const json_t *check = json_object_get(session, "check");
+	const char *ends = text_of(session, "ends");
+
+	if (json_is_object(check))
+		printf("%s: checked %s: %d of %d points\n", text_of(session, "session"), text_of(check, "time"),
+		       (int)json_integer_value(json_object_get(check, "points")),
+		       (int)json_integer_value(json_object_get(check, "points_of")));
+	if (ends && str_eq(text_of(session, "state"), "running"))
+		printf("%s: its time (limits.time) is over at %s\n", text_of(session, "session"), ends);
+}
+
+/* Below the table: why machines are not as they should be, what was checked, and when they end. */
 static void print_notes(const json_t *sessions)
 {
 	const json_t *session, *machine;
 	size_t i, j;
 
 	json_array_foreach(sessions, i, session) {
-		const json_t *check = json_object_get(session, "check");
-
-		if (json_is_object(check))
-			printf("%s: checked %s: %d of %d points\n", text_of(session, "session"), text_of(check, "time"),
-			       (int)json_integer_value(json_object_get(check, "points")),
-			       (int)json_integer_value(json_object_get(check, "points_of")));
-		json_array_foreach(json_object_get(session, "machines"), j, machine) {
-			const char *cause = text_of(machine, "cause"), *sandbox = text_of(machine, "sandbox");
-
-			if (cause)
-				printf("%s/%s: %s\n", text_of(session, "session"), text_of(machine, "name"), cause);
-			if (sandbox && !str_eq(sandbox, "namespaces") && json_is_integer(json_object_get(machine, "kernel_pid")))
-				printf("%s/%s: sandbox: %s\n", text_of(session, "session"), text_of(machine, "name"), sandbox);
-		}
+		print_session_notes(session);
+		json_array_foreach(json_object_get(session, "machines"), j, machine)
+			print_machine_notes(session, machine);
 	}
 }
 

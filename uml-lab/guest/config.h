@@ -35,7 +35,7 @@ struct config_share {
 
 struct config {
 	char hostname[65];
-	char root[64];			/* "/dev/ubda" */
+	char root[64];			/* "/dev/vda" */
 	char init[PATH_MAX];		/* "": look for one */
 	struct config_interface interfaces[CONFIG_INTERFACES_MAX];
 	int interface_count;

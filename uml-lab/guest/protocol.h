@@ -185,7 +185,7 @@ struct frame_stop {
  * unknown first words are an error, so that host and guest can't disagree in
  * silence.
  *	hostname NAME
- *	root DEVICE		/dev/ubda; mounted read-write, its type found by trying ext4, ext3, ext2, xfs, btrfs
+ *	root DEVICE		/dev/vda; mounted read-write, its type found by trying ext4, ext3, ext2, xfs, btrfs
  *	init PATH		"" or missing: /sbin/init, /etc/init, /bin/init, else the agent itself acts as init
  *	interface NAME MAC	the vector device with this MAC is renamed and brought up
  *	address NAME ADDRESS/PREFIX

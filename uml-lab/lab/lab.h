@@ -177,6 +177,9 @@ struct lab_load_options {
 };
 
 void lab_problems_free(struct lab_problems *problems);
+/* Adds a mistake; the message is complete, "; allowed: …" included. Out of memory shows as `untold`. */
+void lab_problem_add(struct lab_problems *problems, struct lab_mark mark, const char *path, const char *fmt,
+		     ...) __attribute__((format(printf, 4, 5)));
 
 /*
  * Loads LAB: a folder, a lab.yml, or a name found by dirs_labs(). All of the

@@ -37,9 +37,6 @@
 
 /* ---- problem.c ---- */
 
-/* Adds a mistake; the message is complete, "; allowed: …" included. Out of memory shows as `untold`. */
-void lab_problem_add(struct lab_problems *problems, struct lab_mark mark, const char *path, const char *fmt,
-		     ...) __attribute__((format(printf, 4, 5)));
 /* Sorts by position, in the order of adding where that is the same. */
 void lab_problems_sort(struct lab_problems *problems);
 /* Fills err with one line each. Returns -1. */

@@ -216,13 +216,15 @@ static const struct field machine_fields[] = {
 	 .offset = offsetof(struct lab_machine, disk_driver),
 	 .choices = "auto|ubd",
 	 .fallback = "auto",
-	 .help = "How the root disk is attached; ubd is the kernel's own driver."},
+	 .help = "How the disks are attached. auto: by a disk server of our own, which stacks layers, keeps what the guest has "
+		 "synced, and keeps limits.disk. ubd: by the kernel's own driver, which does none of that, and can read "
+		 "wrong data after writes of less than 4 KiB."},
 	{.key = "disks",
 	 .kind = FIELD_LIST,
 	 .object = &disk_object,
 	 .max_count = LAB_DISKS_MAX,
 	 LIST_AT(struct lab_machine, disks, disk_count),
-	 .help = "Extra disks, empty at first.",
+	 .help = "Extra disks, empty at first: /dev/vdb, /dev/vdc and so on (ubdb, ubdc with disk: ubd).",
 	 .example = "[{size: 1G}, {size: 1G}]"},
 	{.key = "interfaces",
 	 .kind = FIELD_LIST,
@@ -315,7 +317,9 @@ static const struct field limits_fields[] = {{.key = "memory",
 					      .offset = offsetof(struct lab_limits, disk),
 					      .min = MIB,
 					      .max = 8 * TIB,
-					      .help = "What one session may write.",
+					      .help = "What the disks of a session may take on the host. Over it, writes "
+						      "fail in the guests, and uml-lab status says why; removing files and "
+						      "fstrim give space back.",
 					      .example = "300M"},
 					     {.key = "cpu",
 					      .type = &scalar_percent,
@@ -329,7 +333,8 @@ static const struct field limits_fields[] = {{.key = "memory",
 					      .offset = offsetof(struct lab_limits, time_ms),
 					      .min = 1000,
 					      .max = 8784 * HOUR,
-					      .help = "How long a session may run.",
+					      .help = "How long a session may run, from the start that finds none of its "
+						      "machines running. Their consoles tell it 5 minutes before.",
 					      .example = "3h"},
 					     {0}};
 

@@ -88,7 +88,7 @@ static void add_host(const char *line, struct strbuf *out)
 
 static void write_config(const struct machine_spec *spec, const char *spool, struct strbuf *out)
 {
-	strbuf_printf(out, "hostname\t%s\nroot\t/dev/ubda\n", spec->name);
+	strbuf_printf(out, "hostname\t%s\nroot\t%s\n", spec->name, spec->ubd ? "/dev/ubda" : "/dev/vda");
 	for (size_t i = 0; i < spec->interface_count; i++)
 		add_interface(&spec->interfaces[i], i, out);
 	for (size_t i = 0; i < spec->hosts.count; i++)

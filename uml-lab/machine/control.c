@@ -333,8 +333,7 @@ static bool machine_frame(struct client *client, const struct wire_frame *frame)
 
 	switch (frame->type) {
 	case FRAME_STATUS:
-		if (!plug_ask_stats(client->sv, client))
-			client_answer_status(client);
+		status_request(client->sv, client);
 		return true;
 	case FRAME_WATCH:
 		client->watching = true;

@@ -2,7 +2,8 @@
  * What must hold before a kernel may start. On 6.12 and 7.2 a ubd file that
  * cannot be opened panics the guest (uml-facts.md, trap 3), and a /dev/shm that
  * is too small ends it with SIGBUS whenever it gets there: both are found here
- * and told by their real cause.
+ * and told by their real cause. Disks that our server offers are checked by it,
+ * when it opens them.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -58,14 +59,14 @@ static int check_backing(const struct machine_disk *disk, const struct cow_heade
 		return error_set(err, ERROR_FAILED, "the base image %s is no regular file", disk->backing);
 	if (cow_header_read(fd, &below, NULL) != 0)
 		return error_set(err, ERROR_FAILED,
-				 "%s is itself an overlay: the kernel's ubd driver cannot stack them",
+				 "%s is a layer, and the kernel's ubd driver cannot stack them: leave out disk: ubd",
 				 disk->backing);
 	if (!cow_header_matches(header, (uint64_t)st.st_size, &st))
 		return mismatch(disk->path, header, disk->backing, &st, err);
 	return check_lock(fd, disk->backing, F_RDLCK, err);
 }
 
-int disk_check(const struct machine_disk *disk, struct error *err)
+int disk_check_ubd(const struct machine_disk *disk, struct error *err)
 {
 	cleanup_close int fd = open(disk->path, O_RDWR | O_CLOEXEC);
 	struct cow_header header;

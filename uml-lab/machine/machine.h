@@ -36,7 +36,7 @@ int machine_state_parse(const char *name, enum machine_state *state);
 /* A disk of the machine. The first is the root disk. */
 struct machine_disk {
 	char *path;		/* the overlay (V3 COW), or a raw file when backing is NULL */
-	char *backing;		/* its backing file, as it is to be opened now */
+	char *backing;		/* its backing file: a raw base image, or a layer */
 };
 
 struct machine_forward {
@@ -64,6 +64,10 @@ struct machine_spec {
 	uint64_t memory;		/* bytes */
 	struct machine_disk *disks;
 	size_t disk_count;
+	bool ubd;			/* disks by the kernel's own driver instead of our server: no layers, no quota */
+	uint64_t disk_quota;		/* bytes that this machine's disks and those of quota_with may take; 0: no bound */
+	struct strv quota_with;		/* disks of the session's other machines; they may be missing */
+	int64_t ends_ms;		/* CLOCK_REALTIME, milliseconds: when it is stopped; 0: never */
 	struct machine_interface *interfaces;
 	size_t interface_count;
 	struct strv hosts;		/* "10.0.1.1 r1" lines for /etc/hosts */
@@ -80,7 +84,7 @@ void machine_spec_free(struct machine_spec *spec);
 struct machine_report {
 	enum machine_state state;
 	const char *cause;		/* why it failed or stopped, NULL or "" when there is nothing to say */
-	struct process_id supervisor, kernel, plug;	/* pid 0: not running (kernel: as seen from the host) */
+	struct process_id supervisor, kernel, plug, disk;	/* pid 0: not running (kernel: as seen from the host) */
 	const char *sandbox;		/* "namespaces", "process-group": which walls stand; with a reason after ": " */
 	const struct strv *forwards;	/* in force: "127.0.0.1:8080:80/tcp" */
 	bool set_up;			/* the first start is complete */

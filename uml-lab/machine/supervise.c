@@ -90,6 +90,7 @@ void machine_spec_free(struct machine_spec *spec)
 		free(spec->interfaces[i].network);
 	}
 	free(spec->interfaces);
+	strv_free(&spec->quota_with);
 	strv_free(&spec->hosts);
 	strv_free(&spec->kernel_args);
 	free(spec->files);
@@ -108,6 +109,7 @@ void supervisor_tell(struct supervisor *sv)
 		.supervisor = sv->self,
 		.kernel = sv->sandbox.kernel,
 		.plug = sv->plug.id,
+		.disk = sv->disk.id,
 		.sandbox = sv->sandbox.walls,
 		.forwards = &sv->plug.forwards,
 		.set_up = sv->set_up,
@@ -166,6 +168,12 @@ static void end(struct supervisor *sv, enum machine_state state, const char *cau
 	sv->done = true; /* told by tear_down(), when all else is gone */
 }
 
+void supervisor_cannot_start(struct supervisor *sv, const struct error *err)
+{
+	console_note(sv, "failed: %s", err->message);
+	end(sv, MACHINE_FAILED, err->message);
+}
+
 /* ---- stop ---- */
 
 static void on_stop_timer(void *arg)
@@ -192,7 +200,7 @@ void supervisor_stop(struct supervisor *sv, bool force, int timeout_ms)
 		return;
 	sv->stopping = true;
 	if (!sv->sandbox.keeper.pid) { /* between two kernels */
-		end(sv, MACHINE_STOPPED, "");
+		end(sv, MACHINE_STOPPED, sv->stop_cause ?: "");
 		return;
 	}
 	if (sv->state != MACHINE_STOPPING)
@@ -213,6 +221,15 @@ void supervisor_stop(struct supervisor *sv, bool force, int timeout_ms)
 		on_stop_timer(sv);
 }
 
+void supervisor_stop_because(struct supervisor *sv, const char *cause)
+{
+	if (sv->stopping)
+		return;
+	sv->stop_cause = cause;
+	log_info("%s", cause);
+	supervisor_stop(sv, false, STOP_TIMEOUT_MS);
+}
+
 static void on_signal(void *arg, int signo)
 {
 	struct supervisor *sv = arg;
@@ -227,8 +244,8 @@ static void start_again(struct supervisor *sv)
 {
 	struct error err = ERROR_INIT;
 
-	if (launch_kernel(sv, &err) < 0)
-		end(sv, MACHINE_FAILED, err.message);
+	if (disk_start(sv, &err) < 0)
+		supervisor_cannot_start(sv, &err);
 }
 
 static void on_restart_timer(void *arg)
@@ -277,11 +294,12 @@ void supervisor_kernel_ended(struct supervisor *sv, int status)
 	int delay_ms = 0;
 
 	launch_cleanup(sv);
+	disk_look(sv);
 	loop_arm_timer(sv->stop_timer, -1);
 	log_info("the kernel %s", child_describe_status(status, how, sizeof(how)));
 	cause_of_end(sv, status, cause, sizeof(cause));
 	if (sv->stopping) {
-		end(sv, MACHINE_STOPPED, "");
+		end(sv, MACHINE_STOPPED, sv->stop_cause ?: "");
 	} else if (sv->rebooting && !cause[0]) {
 		console_note(sv, "the guest reboots");
 		delay_ms = loop_now_ms() - sv->launched_ms < QUICK_MS ? BACKOFF_FIRST_MS : 0;
@@ -358,7 +376,7 @@ static int check(struct supervisor *sv, struct error *err)
 			return error_set(err, ERROR_FAILED,
 					 "interface eth%zu: only SLIRP interfaces can be started", i);
 	for (size_t i = 0; i < spec->disk_count; i++)
-		if (disk_check(&spec->disks[i], err) < 0)
+		if (spec->ubd && disk_check_ubd(&spec->disks[i], err) < 0)
 			return -1;
 	if (disk_check_space(spec, err) < 0 || disk_check_memory(spec, no_namespaces, err) < 0)
 		return -1;
@@ -380,7 +398,7 @@ static int open_all(struct supervisor *sv, struct error *err)
 	sv->restart_timer = loop_add_timer(sv->loop, -1, on_restart_timer, sv, err);
 	if (!sv->stop_timer || !sv->restart_timer || boot_init(sv, err) < 0 || console_open(sv, err) < 0)
 		return -1;
-	return control_open(sv, err) < 0 || mconsole_open(sv, err) < 0 ? -1 : 0;
+	return control_open(sv, err) < 0 || status_open(sv, err) < 0 || mconsole_open(sv, err) < 0 ? -1 : deadline_open(sv, err);
 }
 
 static int run(struct supervisor *sv, int ready_fd, struct error *err)
@@ -390,7 +408,7 @@ static int run(struct supervisor *sv, int ready_fd, struct error *err)
 	supervisor_set_state(sv, MACHINE_STARTING, "");
 	if (ready_fd >= 0)
 		close(ready_fd);
-	if (check(sv, err) < 0 || plug_open(sv, err) < 0 || launch_kernel(sv, err) < 0)
+	if (check(sv, err) < 0 || plug_open(sv, err) < 0 || disk_open(sv, err) < 0 || disk_start(sv, err) < 0)
 		return -1;
 	while (!sv->done) {
 		if (loop_turn(sv->loop, -1, err) < 0)
@@ -422,11 +440,13 @@ static void tear_down(struct supervisor *sv)
 	sv->done = sv->stopping = true;
 	launch_cleanup(sv);
 	plug_close(sv);
+	disk_close(sv);
 	mconsole_close(sv);
 	snprintf(cause, sizeof(cause), "%s", sv->cause);
 	supervisor_set_state(sv, sv->state, cause);
 	linger(sv);
 	control_close(sv);
+	status_close(sv); /* clients may ask until then */
 	console_close(sv);
 	spool_end(sv);
 	sweep_runtime(sv->runtime, sv->spec->runtime);
@@ -459,6 +479,7 @@ int machine_supervise(const struct machine_spec *spec, int ready_fd, machine_rep
 				  .control.fd = -1,
 				  .mconsole.notify = -1,
 				  .plug.child = CHILD_INIT,
+				  .disk = DISK_SERVER_INIT,
 				  .begun_ms = loop_now_ms()};
 	sv->plug.control = sv->boot.input = sv->boot.log = -1;
 	for (int i = 0; i < CONSOLES; i++)

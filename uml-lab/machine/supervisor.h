@@ -11,6 +11,8 @@
  *	control.c	the control socket and its clients
  *	status.c	the answer to FRAME_STATUS
  *	plug.c		uml-netplug and the guest's connections to it
+ *	disk.c		uml-cow serve, the disk server
+ *	deadline.c	the end of the session's time
  *	mconsole.c	UML's management console
  *
  * Everything runs in the loop's one thread.
@@ -21,6 +23,7 @@
 #include <sys/types.h>
 
 #include "netplug/control.h"
+#include "cow/serve.h"
 #include "uml-lab/base/loop.h"
 #include "uml-lab/machine/machine.h"
 #include "uml-lab/machine/sandbox.h"
@@ -38,6 +41,7 @@ char *guest_path(const struct machine_spec *spec, const char *name, struct error
 #define TAIL_SIZE 4096			/* bytes of output kept for telling causes */
 #define BOOT_TIMEOUT_MS 120000
 #define STOP_TIMEOUT_MS 20000		/* for a stop by signal */
+#define STATUS_CLIENTS_MAX 64		/* those that control.c allows */
 
 /* The last output of something, to be quoted. */
 struct tail {
@@ -154,6 +158,37 @@ struct plug {
 	char *program;
 };
 
+/* The answer to a request to the disk server; failure is NULL, or says why there is none or not the wanted one. */
+typedef void (*disk_answer_fn)(void *arg, const struct cow_serve_message *answer, const struct error *failure);
+
+struct disk_server {
+	struct child child;
+	struct process_id id;
+	struct loop_fd *child_source;
+	int control;
+	struct loop_fd *control_source;
+	int words;			/* its stderr */
+	struct loop_fd *words_source;
+	struct tail tail;
+	struct loop_timer *timer;	/* bounds the wait for READY */
+	bool ready;
+	struct strv paths;		/* the disks' top files now: snapshots change them */
+	struct disk_request *requests;	/* sent and not yet answered */
+	uint32_t sequence;
+};
+
+#define DISK_SERVER_INIT { .child = CHILD_INIT, .control = -1, .words = -1 }
+#define DISK_SOCKET "disk" /* and the disk's number: its socket in the runtime folder */
+
+/* Who waits for FRAME_STATUS, and the disks' counters that it tells: status.c. */
+struct status {
+	uint64_t clients[STATUS_CLIENTS_MAX];
+	size_t client_count;
+	struct cow_serve_stats *disks;	/* one for each disk, as told last */
+	size_t awaited;			/* answers of the disk server */
+	struct loop_timer *timer;
+};
+
 struct mconsole {
 	int notify;			/* receives UML's notifications */
 	struct loop_fd *source;
@@ -178,6 +213,9 @@ struct supervisor {
 	int64_t launched_ms, ready_ms, begun_ms;
 	struct loop_timer *stop_timer, *restart_timer;
 	int stop_left_ms;		/* after the polite request, before force */
+	const char *stop_cause;		/* why, when nobody asked for it; a constant, NULL: nothing to say */
+	struct loop_timer *deadline_timer;
+	bool deadline_noted;
 
 	struct sandbox sandbox;
 	struct loop_fd *sandbox_source;
@@ -195,6 +233,8 @@ struct supervisor {
 	struct boot boot;
 	struct control control;
 	struct plug plug;
+	struct disk_server disk;
+	struct status status;
 	struct mconsole mconsole;
 };
 
@@ -204,8 +244,12 @@ void supervisor_set_state(struct supervisor *sv, enum machine_state state, const
 void supervisor_tell(struct supervisor *sv);
 /* The machine can't go on: kills the guest; the cause is told when it is gone. */
 void supervisor_fail(struct supervisor *sv, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The same while no kernel runs: the supervisor ends. */
+void supervisor_cannot_start(struct supervisor *sv, const struct error *err);
 /* Begins the end. force: at once. */
 void supervisor_stop(struct supervisor *sv, bool force, int timeout_ms);
+/* The same, politely, for a reason (a constant) that will be the cause. */
+void supervisor_stop_because(struct supervisor *sv, const char *cause);
 /* The kernel's process tree is gone. */
 void supervisor_kernel_ended(struct supervisor *sv, int status);
 
@@ -222,7 +266,7 @@ int uml_args_link(const struct machine_spec *spec, const char *initramfs, struct
 int uml_args_check_word(const char *word, struct error *err);
 
 /* disk_check.c: everything that would make the kernel fail or panic later, told now (uml-facts.md, trap 3). */
-int disk_check(const struct machine_disk *disk, struct error *err);
+int disk_check_ubd(const struct machine_disk *disk, struct error *err);
 int disk_check_space(const struct machine_spec *spec, struct error *err);
 int disk_check_memory(const struct machine_spec *spec, bool no_namespaces, struct error *err);
 
@@ -301,6 +345,10 @@ struct client *control_client(struct supervisor *sv, uint64_t number);
 
 /* status.c: malloc'ed JSON; NULL + err. */
 char *status_json(struct supervisor *sv, struct error *err);
+/* Answers FRAME_STATUS by client_answer_status(), when the disk server and the plug have told their counters. */
+int status_open(struct supervisor *sv, struct error *err);
+void status_request(struct supervisor *sv, struct client *client);
+void status_close(struct supervisor *sv);
 
 /* plug.c */
 int plug_open(struct supervisor *sv, struct error *err);
@@ -312,6 +360,25 @@ void plug_impair(struct supervisor *sv, struct client *client, const char *text)
 void plug_capture(struct supervisor *sv, struct client *client, const char *text);
 /* Asks the plug for its counters, so that client_answer_status() follows; false: there is nobody to ask. */
 bool plug_ask_stats(struct supervisor *sv, struct client *client);
+
+/*
+ * disk.c. disk_start() starts the server unless it runs, and the kernel when the server is ready: at once, or later from the
+ * loop. With disk: ubd there is no server, and the kernel is started. disk_close() waits until all is on the host's disk.
+ */
+int disk_open(struct supervisor *sv, struct error *err);
+int disk_start(struct supervisor *sv, struct error *err);
+/* The kernel has ended: perhaps because its disks did, which nobody has seen yet. */
+void disk_look(struct supervisor *sv);
+void disk_close(struct supervisor *sv);
+/*
+ * Asks the server: SNAPSHOT, MERGE and INSERT with a path, EJECT and GET_STATS without (cow/serve.h). fn hears the answer
+ * once, also when the server dies before. -1 + err: nothing was sent, fn is not called.
+ */
+int disk_request(struct supervisor *sv, enum cow_serve_type type, size_t disk, const char *path, disk_answer_fn fn, void *arg,
+		 struct error *err);
+
+/* deadline.c: needs the console. */
+int deadline_open(struct supervisor *sv, struct error *err);
 
 /* mconsole.c */
 int mconsole_open(struct supervisor *sv, struct error *err);

@@ -4,9 +4,9 @@
  * The kernel runs with RUNTIME/guest as its current folder, and all files
  * are named relative to it: ubd's paths can hold no ',' and ':' (ubd_kern.c,
  * ubd_setup_common()), no kernel argument can hold a blank, all of the line must
- * fit into 2048 bytes, and socket paths into 107. Disks and the initramfs
- * are therefore symbolic links "disk0", "disk0.base", …, "initrd". The kernel
- * does not rewrite a COW header whose backing file is the same inode by another
+ * fit into 2048 bytes, and socket paths into 107. The disk server's sockets are
+ * therefore "disk0", "disk1", …; ubd's disks and the initramfs are symbolic
+ * links "disk0", "disk0.base", …, "initrd". The kernel does not rewrite a COW header whose backing file is the same inode by another
  * name (ubd_kern.c, path_requires_switch()).
  *
  * "noreboot" is not used: with it the exit of a guest that reboots looks like
@@ -15,6 +15,7 @@
  */
 #include <ctype.h>
 #include <errno.h>
+#include <linux/virtio_ids.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -68,8 +69,22 @@ int uml_args_check_word(const char *word, struct error *err)
 	return 0;
 }
 
+/*
+ * Our server's disks become vda, vdb, … in the order of these words (virtio_uml.c, vu_cmdline_set()). ubd is left out then: it
+ * would look for a file root_fs, complain on the console, and keep a process for its I/O (ubd_kern.c).
+ */
+static int add_served_disks(const struct machine_spec *spec, struct strv *out, struct error *err)
+{
+	for (size_t i = 0; i < spec->disk_count; i++)
+		if (strv_addf(out, err, "virtio_uml.device=" DISK_SOCKET "%zu:%d", i, VIRTIO_ID_BLOCK) < 0)
+			return -1;
+	return strv_add(out, "initcall_blacklist=ubd_init,ubd_driver_init", err);
+}
+
 static int add_disks(const struct machine_spec *spec, struct strv *out, struct error *err)
 {
+	if (!spec->ubd)
+		return add_served_disks(spec, out, err);
 	for (size_t i = 0; i < spec->disk_count; i++) {
 		int failed = spec->disks[i].backing
 				     ? strv_addf(out, err, "ubd%zu=disk%zu,disk%zu.base", i, i, i)
@@ -175,7 +190,7 @@ int uml_args_link(const struct machine_spec *spec, const char *initramfs, struct
 
 	if (link_as(spec, "initrd", initramfs, err) < 0)
 		return -1;
-	for (size_t i = 0; i < spec->disk_count; i++) {
+	for (size_t i = 0; spec->ubd && i < spec->disk_count; i++) {
 		const struct machine_disk *disk = &spec->disks[i];
 
 		snprintf(name, sizeof(name), "disk%zu", i);

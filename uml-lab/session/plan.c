@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/statvfs.h>
 
+#include "cow/cow.h"
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/base/file.h"
 #include "uml-lab/image/image.h"
@@ -69,6 +70,33 @@ static void check_supported(const struct lab_machine *m, struct findings *findin
 	}
 }
 
+int session_check_driver(const struct lab *lab, const struct lab_machine *m, const struct image *image, struct error *err)
+{
+	if (!str_eq(m->disk_driver, "ubd"))
+		return 0;
+	if (lab->limits.disk) {
+		error_set(err, ERROR_LAB, "disk: ubd cannot keep limits.disk");
+		return error_hint(err, "leave out one of them");
+	}
+	if (!image || !image->is_layer)
+		return 0;
+	error_set(err, ERROR_LAB, "disk: ubd cannot stack layers, and the base %s is one", image->path);
+	return error_hint(err, "leave out disk: ubd, or make one raw disk of it: uml-cow flatten %s OUT.img", image->path);
+}
+
+/* The driver can serve the base; a layer opens with all that is below it. */
+static void check_disk(const struct lab *lab, const struct lab_machine *m, const struct image *image,
+		       struct findings *findings)
+{
+	struct cow_chain *chain = NULL;
+	struct error err = ERROR_INIT;
+
+	if (session_check_driver(lab, m, image, &err) < 0 ||
+	    (image->is_layer && !(chain = cow_chain_open(image->path, NULL, &err))))
+		findings_add(findings, "%s: %s%s%s", m->name, err.message, err.hint[0] ? "; " : "", err.hint);
+	cow_chain_close(chain);
+}
+
 /* The base is there, and is the one the overlay was made over. */
 static void check_base(struct session *s, const struct lab_machine *m, FILE *plan, struct findings *findings)
 {
@@ -81,9 +109,7 @@ static void check_base(struct session *s, const struct lab_machine *m, FILE *pla
 		findings_add(findings, "%s: %s%s%s", m->name, err.message, err.hint[0] ? "; " : "", err.hint);
 		return;
 	}
-	if (image.is_layer)
-		findings_add(findings, "%s: base %s is a COW layer, which this version's disks cannot stack", m->name,
-			     image.path);
+	check_disk(s->lab, m, &image, findings);
 	if (plan)
 		fprintf(plan, "  %s: base %s", m->name, image.path);
 	if (!state->base || !overlay || !file_exists(overlay))

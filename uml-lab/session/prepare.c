@@ -94,7 +94,8 @@ static struct session *describe(const char *lab, const char *name, const struct 
 	s->name = str_dup(name, err);
 	s->seed = old && old->seed ? str_dup(old->seed, err) : fresh_seed(err);
 	s->created = old && old->created ? str_dup(old->created, err) : session_now(err);
-	if (!s->name || !s->seed || !s->created)
+	s->ends = old && old->ends ? str_dup(old->ends, err) : NULL;
+	if (!s->name || !s->seed || !s->created || (old && old->ends && !s->ends))
 		return NULL;
 	/* Parameters given once hold for the session's life, unless given anew. */
 	if (old && params && !params->count)

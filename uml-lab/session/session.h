@@ -24,6 +24,7 @@
 
 #include "uml-lab/base/error.h"
 #include "uml-lab/base/str.h"
+#include "uml-lab/image/image.h"
 #include "uml-lab/lab/lab.h"
 #include "uml-lab/machine/machine.h"
 
@@ -38,7 +39,7 @@ struct session_machine {
 	bool ever_started;		/* false: state means nothing yet */
 	char *cause;
 	char *started, *changed;	/* ISO 8601 with offset */
-	struct process_id supervisor, kernel_process, plug;
+	struct process_id supervisor, kernel_process, plug, disk_server;
 	char *kernel;			/* release */
 	char *sandbox;
 	char *base;			/* absolute path of the image or layer below the overlay */
@@ -91,6 +92,7 @@ struct session {
 	char *folder;			/* absolute */
 	char *lab_file;			/* lab.yml it was made from */
 	char *created;
+	char *ends;			/* ISO 8601: when limits.time is over for the present run; NULL: never */
 	char *seed;			/* of {{random:N}} */
 	struct strv params;		/* "K=V" as given by --param */
 	struct lab *lab;		/* as instantiated */
@@ -191,6 +193,8 @@ struct session *session_prepare(const char *lab, const char *name, const struct 
  */
 int session_check_start(struct session *session, const struct session_start_options *options, FILE *plan,
 			struct error *err);
+/* Whether the machine's disk: can do what the lab wants of it; image NULL: not known. -1 + err (ERROR_LAB) with the remedy. */
+int session_check_driver(const struct lab *lab, const struct lab_machine *m, const struct image *image, struct error *err);
 /* Starts the machines that do not run, waits as asked. ERROR_STATE when all run already. */
 int session_start(struct session *session, const struct session_start_options *options, struct error *err);
 

@@ -59,8 +59,11 @@ int session_reload(struct session *session, struct error *err);
 
 /* ---- shared by the verbs ---- */
 
-/* "2026-11-22T20:48:01+0000" now; malloc'ed. */
+/* "2026-11-22T20:48:01+0000" now, or for seconds since 1970; malloc'ed. */
 char *session_now(struct error *err);
+char *session_time(int64_t seconds, struct error *err);
+/* Back to seconds since 1970; 0 when text is NULL or no such time. */
+int64_t session_time_parse(const char *text);
 
 /* Adds "LINE" to a report of many mistakes. */
 struct findings {

@@ -120,6 +120,26 @@ static int fill_hosts(const struct session *s, struct machine_spec *spec, struct
 	return 0;
 }
 
+/* What counts towards limits.disk besides a machine's own disks: those of all the others, also before they are made. */
+static int fill_quota(const struct session *s, const struct lab_machine *m, struct machine_spec *spec,
+		      struct error *err)
+{
+	spec->disk_quota = s->lab->limits.disk;
+	for (size_t i = 0; spec->disk_quota && i < s->lab->machine_count; i++) {
+		const struct lab_machine *other = &s->lab->machines[i];
+		cleanup_free char *overlay = other == m ? NULL : session_overlay(s, other->name, err);
+
+		if (other == m)
+			continue;
+		if (!overlay || strv_add(&spec->quota_with, overlay, err) < 0)
+			return -1;
+		for (size_t j = 0; j < other->disk_count; j++)
+			if (strv_addf(&spec->quota_with, err, "%s/%s/disk%zu.img", s->folder, other->name, j + 1) < 0)
+				return -1;
+	}
+	return 0;
+}
+
 static int fill_disks(const struct session *s, const struct lab_machine *m, struct machine_spec *spec,
 		      struct error *err)
 {
@@ -129,6 +149,7 @@ static int fill_disks(const struct session *s, const struct lab_machine *m, stru
 	if (!spec->disks)
 		return error_oom(err);
 	spec->disk_count = m->disk_count + 1;
+	spec->ubd = str_eq(m->disk_driver, "ubd");
 	spec->disks[0].path = session_overlay(s, m->name, err);
 	spec->disks[0].backing = state->base ? str_dup(state->base, err) : NULL;
 	if (!spec->disks[0].path || !spec->disks[0].backing)
@@ -153,6 +174,7 @@ static int fill_spec(const struct session *s, const struct lab_machine *m, struc
 {
 	spec->memory = m->memory;
 	spec->restart = m->restart;
+	spec->ends_ms = session_time_parse(s->ends) * 1000;
 	spec->folder = session_machine_folder(s, m->name, err);
 	spec->runtime = session_runtime(s->name, m->name, err);
 	if (!spec->folder || !spec->runtime || copy_text(&spec->session, s->name, err) < 0 ||
@@ -163,7 +185,7 @@ static int fill_spec(const struct session *s, const struct lab_machine *m, struc
 		if (strv_add(&spec->kernel_args, m->kernel_args.items[i], err) < 0)
 			return -1;
 	if (kernel_find(m->kernel, &spec->kernel, err) < 0 || fill_disks(s, m, spec, err) < 0 ||
-	    fill_interfaces(s, m, spec, err) < 0)
+	    fill_quota(s, m, spec, err) < 0 || fill_interfaces(s, m, spec, err) < 0)
 		return -1;
 	return fill_hosts(s, spec, err);
 }

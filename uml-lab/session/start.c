@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "uml-lab/base/child.h"
 #include "uml-lab/base/cleanup.h"
@@ -46,10 +47,25 @@ static int begin_machine(struct session *s, const struct lab_machine *lm, struct
 	return m->started ? 0 : -1;
 }
 
+/* limits.time counts from the start that finds nothing running; machines that are started later share the end. */
+static int set_end(struct session *s, struct error *err)
+{
+	for (size_t i = 0; i < s->machine_count && s->lab->limits.time_ms; i++)
+		if (session_machine_runs(&s->machines[i]))
+			return 0;
+	free(s->ends);
+	s->ends = NULL;
+	if (s->lab->limits.time_ms && !(s->ends = session_time(time(NULL) + s->lab->limits.time_ms / 1000, err)))
+		return -1;
+	return 0;
+}
+
 static int begin_all(struct session *s, void *arg, struct error *err)
 {
 	const struct begin *begin = arg;
 
+	if (set_end(s, err) < 0)
+		return -1;
 	for (size_t i = 0; i < s->lab->machine_count; i++) {
 		const struct lab_machine *lm = &s->lab->machines[i];
 

@@ -73,6 +73,7 @@ static json_t *machine_json(const struct session *s, const struct session_machin
 	json_object_set_new(object, "supervisor_pid", process_json(&m->supervisor));
 	json_object_set_new(object, "kernel_pid", process_json(&m->kernel_process));
 	json_object_set_new(object, "plug_pid", process_json(&m->plug));
+	json_object_set_new(object, "disk_pid", process_json(&m->disk_server));
 	json_object_set_new(object, "set_up", json_boolean(m->set_up));
 	json_object_set_new(object, "ready_ms", json_integer(m->ready_ms));
 	json_object_set_new(object, "restarts", json_integer(m->restarts));
@@ -85,6 +86,7 @@ static json_t *machine_json(const struct session *s, const struct session_machin
 
 		if (state)
 			set_text(object, "state", state);
+		json_object_set(object, "disk_problem", json_object_get(json_object_get(live, "disks"), "problem"));
 		json_object_set_new(object, "live", live);
 	}
 	return object;
@@ -120,6 +122,7 @@ json_t *session_status(struct session *session, struct error *err)
 	set_text(object, "title", session->lab->title);
 	set_text(object, "lab_file", session->lab_file);
 	set_text(object, "created", session->created);
+	set_text(object, "ends", session->ends);
 	set_text(object, "folder", session->folder);
 	for (size_t i = 0; i < session->machine_count; i++) {
 		running += session_machine_runs(&session->machines[i]);

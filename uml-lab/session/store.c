@@ -16,15 +16,29 @@
 
 #define YML_LOCK_MS 10000	/* a rewrite takes milliseconds; this long means a stopped process */
 
-char *session_now(struct error *err)
+char *session_time(int64_t seconds, struct error *err)
 {
 	char text[40];
-	time_t now = time(NULL);
+	time_t at = seconds;
 	struct tm tm;
 
-	localtime_r(&now, &tm);
+	localtime_r(&at, &tm);
 	strftime(text, sizeof(text), "%FT%T%z", &tm);
 	return str_dup(text, err);
+}
+
+char *session_now(struct error *err)
+{
+	return session_time(time(NULL), err);
+}
+
+int64_t session_time_parse(const char *text)
+{
+	struct tm tm = {0};
+	const char *rest = text ? strptime(text, "%Y-%m-%dT%H:%M:%S%z", &tm) : NULL;
+	long offset = tm.tm_gmtoff;
+
+	return rest && !*rest ? timegm(&tm) - offset : 0;
 }
 
 static void machine_free(struct session_machine *m)
@@ -54,6 +68,7 @@ void session_free(struct session *session)
 	free(session->folder);
 	free(session->lab_file);
 	free(session->created);
+	free(session->ends);
 	free(session->seed);
 	strv_free(&session->params);
 	last_check_free(&session->last_check);
@@ -98,6 +113,7 @@ static int read_machine(yaml_document_t *doc, yaml_node_t *node, struct session_
 	m->supervisor = read_process(doc, node, "supervisor");
 	m->kernel_process = read_process(doc, node, "kernel-process");
 	m->plug = read_process(doc, node, "plug");
+	m->disk_server = read_process(doc, node, "disk-server");
 	m->base_size = (uint64_t)yaml_get_number(doc, base, "size", 0);
 	m->base_mtime = yaml_get_number(doc, base, "mtime", 0);
 	m->set_up = str_eq(yaml_get_text(doc, node, "set-up"), "true");
@@ -122,6 +138,7 @@ static int read_session_part(struct session *s, yaml_document_t *doc, yaml_node_
 	yaml_node_t *machines = yaml_get(doc, part, "machines");
 
 	if (yaml_copy_text(doc, part, "created", &s->created, err) < 0 ||
+	    yaml_copy_text(doc, part, "ends", &s->ends, err) < 0 ||
 	    yaml_copy_list(doc, part, "params", &s->params, err) < 0 ||
 	    last_check_read(doc, yaml_get(doc, part, "check"), &s->last_check, err) < 0)
 		return -1;
@@ -266,6 +283,7 @@ static void write_machine(struct yaml_out *out, const struct session_machine *m)
 	write_process(out, "supervisor", &m->supervisor);
 	write_process(out, "kernel-process", &m->kernel_process);
 	write_process(out, "plug", &m->plug);
+	write_process(out, "disk-server", &m->disk_server);
 	yaml_out_text(out, "kernel", m->kernel);
 	yaml_out_text(out, "sandbox", m->sandbox);
 	base_write(out, m->base, m->base_size, m->base_mtime);
@@ -293,6 +311,7 @@ static char *session_part(const struct session *s, struct error *err)
 	yaml_out_map(&out, "session", false);
 	yaml_out_text(&out, "name", s->name);
 	yaml_out_text(&out, "created", s->created);
+	yaml_out_text(&out, "ends", s->ends);
 	yaml_out_text(&out, "lab-file", s->lab_file);
 	yaml_out_text(&out, "seed", s->seed);
 	yaml_out_strings(&out, "params", &s->params);

@@ -44,6 +44,7 @@ static int note_report(struct session *s, void *arg, struct error *err)
 	m->supervisor = r->supervisor;
 	m->kernel_process = r->kernel;
 	m->plug = r->plug;
+	m->disk_server = r->disk;
 	m->set_up |= r->set_up;
 	m->ready_ms = r->ready_ms;
 	m->restarts = r->restarts;
