@@ -11,6 +11,11 @@
  * virtio_blk goes over that with indirect tables if a device allows so many
  * segments, so the table's own size counts there.)
  *
+ * UML does not share the part of its memory that holds the kernel's own image
+ * (virtio_uml.c, vhost_user_set_mem_table()). On 7.2 the page of zeroes lies in it, and is what a guest sends when it
+ * writes memory that nobody has touched yet (seen there with O_DIRECT; 6.1 and 6.12 allocate that page). So pieces to
+ * read from below the shared memory are zeroes, as long as all of them lie in one and the same page.
+ *
  * Calls and kicks are suppressed by event index (2.7.7, 2.7.10) where
  * negotiated, else by flags. Both need a full barrier between publishing an index and
  * reading what the other side wants.
@@ -19,6 +24,8 @@
 
 #include <linux/virtio_ring.h>
 #include <string.h>
+
+#define PAGE 4096
 
 static uint16_t load16(const uint16_t *p)
 {
@@ -86,6 +93,7 @@ int vring_start(struct vring_queue *q, struct error *err)
 	if ((uintptr_t)q->desc % 16 || (uintptr_t)q->avail % 2 || (uintptr_t)q->used % 4)
 		return error_set(err, ERROR_FAILED, "queue %u at an odd address", q->index);
 	q->next_used = q->called = load16(&q->used->idx);
+	q->zeroes_at = 0;
 	q->broken = false;
 	q->usable = true;
 	return 0;
@@ -103,25 +111,39 @@ unsigned vring_waiting(const struct vring_queue *q)
 	return q->usable ? (uint16_t)(load16(&q->avail->idx) - q->next_avail) : 0;
 }
 
-/* Adds the pieces of a guest range to a chain; more than one where it crosses regions. false: no room. */
-static bool add_range(struct vring_chain *c, const struct vring_memory *m, uint64_t at, uint64_t length,
-		      bool in, int max)
+/* Whether a range can only be the guest's page of zeroes: see above. */
+static bool is_zeroes(struct vring_queue *q, uint64_t at, uint64_t length)
 {
+	uint64_t page = at / PAGE * PAGE;
+
+	if (page == 0 || length > page + PAGE - at || (q->zeroes_at && q->zeroes_at != page))
+		return false;
+	for (unsigned i = 0; i < q->memory->count; i++)
+		if (q->memory->regions[i].guest <= page)
+			return false;
+	q->zeroes_at = page;
+	return true;
+}
+
+/* Adds the pieces of a guest range to a chain; more than one where it crosses regions. false: no room. */
+static bool add_range(struct vring_queue *q, struct vring_chain *c, uint64_t at, uint64_t length, bool in, int max)
+{
+	static const uint8_t zeroes[PAGE];
 	int first = in ? c->out_count : 0, *count = in ? &c->in_count : &c->out_count;
 
 	c->end_unmapped = false;
 	while (length > 0) {
-		const struct vring_region *r = find(m, at, false);
+		const struct vring_region *r = find(q->memory, at, false);
 		struct iovec *last = *count ? &c->iov[first + *count - 1] : NULL;
 		uint64_t n;
 		uint8_t *p;
 
-		if (!r) {
+		if (!r && (in || !is_zeroes(q, at, length))) {
 			c->unmapped = c->end_unmapped = true;
 			return true;
 		}
-		p = r->host + (at - r->guest);
-		n = r->length - (at - r->guest) < length ? r->length - (at - r->guest) : length;
+		p = r ? r->host + (at - r->guest) : (uint8_t *)zeroes; /* a piece to read from: nobody writes there */
+		n = r && r->length - (at - r->guest) < length ? r->length - (at - r->guest) : length;
 		if (last && (uint8_t *)last->iov_base + last->iov_len == p) {
 			last->iov_len += n;
 		} else {
@@ -168,7 +190,7 @@ static const char *enter(const struct vring_queue *q, struct walk *w, const stru
 }
 
 /* Collects a request's pieces. NULL, or what is wrong with it. */
-static const char *follow(const struct vring_queue *q, struct vring_chain *c, unsigned i, int max)
+static const char *follow(struct vring_queue *q, struct vring_chain *c, unsigned i, int max)
 {
 	struct walk w = {.table = q->desc, .n = q->size};
 	bool writes = false;
@@ -192,7 +214,7 @@ static const char *follow(const struct vring_queue *q, struct vring_chain *c, un
 		if (writes && !(d.flags & VRING_DESC_F_WRITE))
 			return "a descriptor to read behind one to write";
 		writes = d.flags & VRING_DESC_F_WRITE;
-		if (!add_range(c, q->memory, d.addr, d.len, writes, max))
+		if (!add_range(q, c, d.addr, d.len, writes, max))
 			return "a request of too many pieces";
 		if (!(d.flags & VRING_DESC_F_NEXT))
 			return NULL;

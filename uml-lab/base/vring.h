@@ -57,6 +57,7 @@ struct vring_queue {
 	bool broken;    /* by the guest; usable is false then */
 	uint16_t next_avail, next_used;
 	uint16_t called;       /* next_used at the last call */
+	uint64_t zeroes_at;    /* the guest's page of zeroes, when it lies outside the shared memory; 0: none seen */
 	int kick, call, error; /* -1 for none */
 	bool call_is_socket;
 	const struct vring_memory *memory;

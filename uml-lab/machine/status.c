@@ -76,6 +76,12 @@ static json_t *process_json(const struct process_id *id)
 	return json_pack("{s:i, s:I}", "pid", (int)id->pid, "start", (json_int_t)id->start);
 }
 
+/* Writes were refused, and little has been given back since. (A write that happens to fit does not make room.) */
+static bool is_over_quota(const struct cow_serve_stats *s)
+{
+	return s->quota_state == COW_SERVE_QUOTA_FULL || (s->quota_refused && s->quota_used > s->quota / 8 * 7);
+}
+
 /* What a person should know of the disks: "" when there is nothing. */
 static void disk_problem(const struct supervisor *sv, char *out, size_t size)
 {
@@ -85,7 +91,7 @@ static void disk_problem(const struct supervisor *sv, char *out, size_t size)
 	for (size_t i = 0; i < sv->spec->disk_count; i++) {
 		const struct cow_serve_stats *s = &sv->status.disks[i];
 
-		if (s->quota_state == COW_SERVE_QUOTA_FULL) {
+		if (is_over_quota(s)) {
 			snprintf(out, size,
 				 "the session's disks take %s of the %s that limits.disk allows: writes fail until space is "
 				 "given back (remove files and run fstrim in the guest, or uml-lab reset)",

@@ -1,0 +1,86 @@
+# limits.disk, limits.time, and a host whose own disk is full: what the guest sees, what status says, and the way back.
+# timeout: 120
+. tests/cases/lib.sh
+at_exit end_sessions
+# The newest kernel: nothing of this depends on it.
+KERNEL=$(kernels | tail -n 1)
+
+# ---- limits.disk: the session's, over all its machines ----
+
+lab quota <<-END
+	lab: quota
+	base: tiny
+	limits: {disk: 24M}
+	machines:
+	  a: {memory: 64M, kernel: "$KERNEL"}
+	  b: {memory: 64M, kernel: "$KERNEL"}
+END
+up "$T/labs/quota"
+expect 0 uml-lab status quota
+says_not "limits.disk"
+run uml-lab exec quota/a -- dd if=/dev/zero of=/root/big bs=1M count=40 conv=fsync
+[ "$STATUS" != 0 ] || fail "40M went into 24M"
+expect 0 uml-lab status quota
+says "quota/a: disk: the session's disks take"
+says "limits.disk"
+expect 0 uml-lab status --json quota
+case $(json "$T/out" "d['machines'][0]['disk_problem']") in *limits.disk*) ;; *) fail "not in --json" ;; esac
+# The other machine shares the limit; both can still read.
+run uml-lab exec quota/b -- dd if=/dev/zero of=/root/big bs=1M count=10 conv=fsync
+[ "$STATUS" != 0 ] || fail "the other machine has a limit of its own"
+expect 0 uml-lab exec quota/a -- md5sum /bin/busybox
+expect 0 uml-lab exec quota/b -- md5sum /bin/busybox
+used=$(du -cB1 "$HOME"/.local/state/uml-lab/sessions/quota/*/*.cow | tail -n 1 | cut -f 1)
+[ "$used" -le $((25 << 20)) ] || fail "the session took $used bytes of the host's disk"
+# Space given back lets both go on.
+expect 0 uml-lab exec quota/a -- sh -c 'rm /root/big && sync && fstrim /'
+expect 0 uml-lab exec quota/b -- sh -c 'rm -f /root/big && sync && dd if=/dev/zero of=/root/fits bs=1M count=5 conv=fsync'
+expect 0 uml-lab exec quota/a -- dd if=/dev/zero of=/root/fits bs=1M count=5 conv=fsync
+expect 0 uml-lab status quota
+says_not "limits.disk"
+expect 0 uml-lab down quota
+e2fsck_overlay quota a
+e2fsck_overlay quota b
+
+# ---- the host's own disk is full ----
+
+mkdir "$T/state"
+lab full <<-END
+	lab: full
+	base: tiny
+	machines: {m: {memory: 64M, kernel: "$KERNEL", disks: [{size: 250M}]}}
+END
+cat >"$T/full" <<'END'
+uml-lab up "$1" || exit 1
+uml-lab exec full -- dd if=/dev/zero of=/dev/vdb bs=1M count=200 conv=fsync && exit 1
+uml-lab status full
+uml-lab exec full -- sh -c 'blkdiscard /dev/vdb && dd if=/dev/zero of=/root/fits bs=1M count=5 conv=fsync' || exit 1
+uml-lab down full
+END
+# The kernel's modules and images lie elsewhere: only the session is on the small file system.
+expect 0 unshare --user --map-root-user --mount sh -c "mount -t tmpfs -o size=150M none '$T/state' && XDG_STATE_HOME='$T/state' sh '$T/full' '$T/labs/full'"
+says "full/m: disk: disk 1:"
+says "No space left on device"
+
+# ---- limits.time ----
+
+lab short <<-END
+	lab: short
+	base: tiny
+	limits: {time: 6s}
+	machines: {m: {memory: 64M, kernel: "$KERNEL", restart: always}}
+END
+up "$T/labs/short"
+expect 0 uml-lab status short
+says "short: its time (limits.time) is over at"
+stopped() { uml-lab status short | grep -q stopped; }
+wait_until 20 stopped
+expect 0 uml-lab status short
+says "the session's time was over (limits.time)"
+expect 0 uml-lab log short
+says "the session's time is over in"
+e2fsck_overlay short m
+# Another start has its time again.
+up "$T/labs/short"
+expect 0 uml-lab down --force short
+same "$(find "$XDG_RUNTIME_DIR/uml-lab" -mindepth 1 2>/dev/null)" "" "left in the runtime folder"
