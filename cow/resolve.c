@@ -4,7 +4,7 @@
  * Looked for, in this order: the path in the header (a relative one counts from
  * the COW file's folder), a file of that name beside the COW file, one in the
  * folders of the policy, and, when the digest of the backing file was kept, any
- * file in those places that is noted to have it. A file found elsewhere than at
+ * file in those places that is noted to have it, or fits by size and time and has it. A file found elsewhere than at
  * its path must match the header exactly, or by digest; one at its path that
  * does not match is reported as what is wrong.
  *
@@ -201,13 +201,24 @@ static struct cow_file *try_in(struct search *s, const char *folder, const char 
 	return path ? try_path(s, path) : NULL;
 }
 
+static bool has_digest(const struct search *s, int fd, const char *path, const char *digest)
+{
+	char text[COW_DIGEST_MAX];
+	struct stat st;
+
+	if (cow_digest_noted(fd, path, text))
+		return str_eq(text, digest);
+	/* a file renamed where notes do not go along with it: one that fits by size and time has its content read */
+	return !fstat(fd, &st) && cow_header_matches(&s->file->header, (uint64_t)st.st_size, &st) &&
+	       !cow_digest(fd, path, text, NULL) && str_eq(text, digest);
+}
+
 static struct cow_file *try_by_digest(struct search *s, const char *folder, const char *digest)
 {
 	cleanup_dir DIR *dir = opendir(folder);
 	struct dirent *entry;
 
 	for (int n = 0; dir && n < SCAN_MAX && (entry = readdir(dir)); n++) {
-		char noted[COW_DIGEST_MAX];
 		cleanup_free char *path = file_join(NULL, folder, entry->d_name);
 		cleanup_close int fd = -1;
 		struct cow_file *b;
@@ -215,7 +226,7 @@ static struct cow_file *try_by_digest(struct search *s, const char *folder, cons
 		if (!path || (entry->d_type != DT_REG && entry->d_type != DT_UNKNOWN))
 			continue;
 		fd = open_exactly(path, COW_LOCK_NONE);
-		if (fd < 0 || !cow_digest_noted(fd, path, noted) || !str_eq(noted, digest))
+		if (fd < 0 || !has_digest(s, fd, path, digest))
 			continue;
 		b = try_path(s, path);
 		if (b)
