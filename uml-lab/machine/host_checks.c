@@ -199,7 +199,7 @@ static void check_runtime(struct host_check *check)
 
 static void check_own(struct host_check *check)
 {
-	static const char *const names[] = {"uml-netplug", "stage0"};
+	static const char *const names[] = {"uml-cow", "uml-netplug", "stage0"};
 	struct error err = ERROR_INIT;
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
@@ -211,7 +211,7 @@ static void check_own(struct host_check *check)
 		remedy(check, "install uml-lab as a whole (make install), or run it from its build folder");
 		return;
 	}
-	say(check, OK, "uml-netplug and stage0 are there");
+	say(check, OK, "uml-cow, uml-netplug and stage0 are there");
 }
 
 /* Whether a program is in PATH or where administrators' tools lie. */

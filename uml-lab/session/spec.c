@@ -1,5 +1,6 @@
 /* What machine_supervise() needs to know of a machine, from the lab, the session and the host. */
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -120,26 +121,6 @@ static int fill_hosts(const struct session *s, struct machine_spec *spec, struct
 	return 0;
 }
 
-/* What counts towards limits.disk besides a machine's own disks: those of all the others, also before they are made. */
-static int fill_quota(const struct session *s, const struct lab_machine *m, struct machine_spec *spec,
-		      struct error *err)
-{
-	spec->disk_quota = s->lab->limits.disk;
-	for (size_t i = 0; spec->disk_quota && i < s->lab->machine_count; i++) {
-		const struct lab_machine *other = &s->lab->machines[i];
-		cleanup_free char *overlay = other == m ? NULL : session_overlay(s, other->name, err);
-
-		if (other == m)
-			continue;
-		if (!overlay || strv_add(&spec->quota_with, overlay, err) < 0)
-			return -1;
-		for (size_t j = 0; j < other->disk_count; j++)
-			if (strv_addf(&spec->quota_with, err, "%s/%s/disk%zu.img", s->folder, other->name, j + 1) < 0)
-				return -1;
-	}
-	return 0;
-}
-
 static int fill_disks(const struct session *s, const struct lab_machine *m, struct machine_spec *spec,
 		      struct error *err)
 {
@@ -157,6 +138,65 @@ static int fill_disks(const struct session *s, const struct lab_machine *m, stru
 	for (size_t i = 0; i < m->disk_count; i++) {
 		spec->disks[i + 1].path = session_disk(s, m->name, i + 1, err);
 		if (!spec->disks[i + 1].path)
+			return -1;
+	}
+	return 0;
+}
+
+static bool is_disk_of(const struct machine_spec *spec, const char *path)
+{
+	for (size_t i = 0; i < spec->disk_count; i++)
+		if (str_eq(spec->disks[i].path, path))
+			return true;
+	return false;
+}
+
+/* A file that counts towards limits.disk, once, unless the disk server counts it as a disk of its own. */
+static int add_quota_file(struct machine_spec *spec, const char *path, struct error *err)
+{
+	if (!path)
+		return -1;
+	if (is_disk_of(spec, path))
+		return 0;
+	for (size_t i = 0; i < spec->quota_with.count; i++)
+		if (str_eq(spec->quota_with.items[i], path))
+			return 0;
+	return strv_add(&spec->quota_with, path, err);
+}
+
+/* All disks and layers in a machine's folder: snapshots keep frozen ones there. */
+static int add_quota_folder(struct machine_spec *spec, const char *folder, struct error *err)
+{
+	cleanup_dir DIR *dir = opendir(folder);
+	struct dirent *entry;
+
+	while (dir && (entry = readdir(dir))) {
+		cleanup_free char *path = NULL;
+
+		if (!str_ends(entry->d_name, ".cow") && !str_ends(entry->d_name, ".img"))
+			continue;
+		path = file_join(err, folder, entry->d_name);
+		if (add_quota_file(spec, path, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* What counts towards limits.disk besides a machine's own disks: all others of the session, also before they are made. */
+static int fill_quota(const struct session *s, struct machine_spec *spec, struct error *err)
+{
+	spec->disk_quota = s->lab->limits.disk;
+	for (size_t i = 0; spec->disk_quota && i < s->lab->machine_count; i++) {
+		const struct lab_machine *m = &s->lab->machines[i];
+		cleanup_free char *folder = session_machine_folder(s, m->name, err);
+
+		for (size_t j = 0; j <= m->disk_count; j++) {
+			cleanup_free char *disk = session_disk(s, m->name, j, err);
+
+			if (add_quota_file(spec, disk, err) < 0)
+				return -1;
+		}
+		if (!folder || add_quota_folder(spec, folder, err) < 0)
 			return -1;
 	}
 	return 0;
@@ -185,7 +225,7 @@ static int fill_spec(const struct session *s, const struct lab_machine *m, struc
 		if (strv_add(&spec->kernel_args, m->kernel_args.items[i], err) < 0)
 			return -1;
 	if (kernel_find(m->kernel, &spec->kernel, err) < 0 || fill_disks(s, m, spec, err) < 0 ||
-	    fill_quota(s, m, spec, err) < 0 || fill_interfaces(s, m, spec, err) < 0)
+	    fill_quota(s, spec, err) < 0 || fill_interfaces(s, m, spec, err) < 0)
 		return -1;
 	return fill_hosts(s, spec, err);
 }
