@@ -4,6 +4,7 @@
  * Input: the first bytes of the guest's memory, where the queue is: 16 descriptors, the available ring, the used ring, data.
  */
 #include <fcntl.h>
+#include <linux/virtio_ring.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
