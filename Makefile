@@ -176,6 +176,13 @@ bench: deps-check
 	@$(MAKE) --no-print-directory all
 	@tests/bench/run $(B) $(BENCH)
 
+# The disk of a guest against ubd and qemu-storage-daemon: about ten minutes.
+.PHONY: bench-disk
+bench-disk: deps-check
+	@tests/deps qemu-system-common
+	@$(MAKE) --no-print-directory all
+	@tests/bench/run $(B) disk
+
 # FUZZ_SECONDS for each entry; needs clang.
 FUZZ_SECONDS ?= 60
 fuzz:

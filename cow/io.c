@@ -13,7 +13,7 @@
 #include "cow/internal.h"
 #include "uml-lab/base/file.h"
 
-#define PIECES 64 /* iovecs given to one system call */
+#define PIECES 256 /* iovecs given to one system call: a guest's request of 1 MiB in pages */
 
 /* A position in an iovec array. */
 struct cursor {

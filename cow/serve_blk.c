@@ -24,6 +24,7 @@
 
 #include "cow/serve_internal.h"
 
+#define BATCHES      64           /* in a row, before the caller gets its turn */
 #define BATCH        64           /* requests taken at once */
 #define PIECES       4096         /* of guest memory in a batch */
 #define JOIN_MAX     (8u << 20)   /* bytes of writes joined to one */
@@ -442,18 +443,14 @@ static int do_batch(struct serve_blk *b, struct vring_queue *q, struct error *er
 
 int serve_blk_run(struct serve_blk *b, struct vring_queue *q, struct error *err)
 {
-	int ret;
+	int ret = 0;
 
-	do {
-		vring_want_kicks(q, false);
-		while ((ret = take_batch(b, q, err)) > 0) {
-			serve_disk_lock(b->disk);
-			ret = do_batch(b, q, err);
-			serve_disk_unlock(b->disk);
-			if (ret < 0)
-				return -1;
-		}
-		vring_want_kicks(q, true);
-	} while (ret == 0 && vring_waiting(q) > 0);
-	return ret;
+	for (int i = 0; i < BATCHES && (ret = take_batch(b, q, err)) > 0; i++) {
+		serve_disk_lock(b->disk);
+		ret = do_batch(b, q, err);
+		serve_disk_unlock(b->disk);
+		if (ret < 0)
+			return -1;
+	}
+	return ret < 0 ? -1 : 0;
 }

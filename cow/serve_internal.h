@@ -57,6 +57,8 @@ struct serve_disk {
 	struct vhost_user *guest;
 	bool write_back; /* the guest flushes by itself; else each write is durable when it is answered */
 	struct serve_blk *blk;
+	uint64_t slept_at; /* when the queue was found empty last, ns */
+	bool behind;       /* requests were left when the queue was served last */
 };
 
 struct serve {

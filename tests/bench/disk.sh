@@ -1,0 +1,179 @@
+#!/bin/bash
+# The disk of a guest: uml-cow serve against the kernel's own ubd with its COW files, and qemu-storage-daemon with qcow2.
+#
+# One guest after the other, in turns, each with a fresh overlay over the same content: chains of 1, 4 and 8 files over a base image
+# (ubd can have one only; layers hold random pieces of 256 KiB). What the host holds of base and layers is in its page cache. ubd's
+# fsync does nothing on the host's disk, so its column is there once more with O_SYNC (flag s), where it does.
+#
+#   DISK_ROUNDS=5  DISK_KERNELS="7.2 6.1"  DISK_MIB=512
+# shellcheck shell=bash
+set -u
+rounds=${DISK_ROUNDS:-3}
+mib=${DISK_MIB:-512}
+kernels=${DISK_KERNELS:-7.2 6.1}
+for c in qemu-storage-daemon qemu-img qemu-io python3 gcc; do
+	command -v $c >/dev/null || { echo "$c is not installed: skipped" >&2; exit 77; }
+done
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/disk.XXXXXX")
+server=
+# shellcheck disable=SC2317
+finish() {
+	[ -z "$server" ] || kill "$server" 2>/dev/null
+	rm -rf "$work"
+}
+trap finish EXIT
+here=$PWD/tests/bench
+cd "$work" || exit 2
+gcc -std=gnu17 -D_GNU_SOURCE -O2 -static -o init "$here/disk-guest.c" || exit 2
+
+# A base image, seven layers of both formats with the same pieces, and initramfs archives.
+python3 - "$mib" <<'PY' || exit 2
+import os, random, struct, subprocess, sys
+size = int(sys.argv[1]) << 20
+piece = 256 << 10
+random.seed(1)
+with open('base.img', 'wb') as f:
+    for _ in range(size >> 20):
+        f.write(os.urandom(1 << 20))
+def cow(path, backing, at):
+    bits = bytearray(size // 512 // 8)
+    data = (8192 + len(bits) + 4095) // 4096 * 4096
+    with open(path, 'wb') as f:
+        f.write(struct.pack('>IIIQIII4096s', 0x4f4f4f4d, 3, int(os.stat(backing).st_mtime), size, 512, 4096, 0,
+                            os.path.abspath(backing).encode()))
+        for a in at:
+            bits[a // 4096:(a + piece) // 4096] = b'\xff' * (piece // 4096)
+        f.seek(8192)
+        f.write(bits)
+        for a in at:
+            f.seek(data + a)
+            f.write(os.urandom(piece))
+        f.truncate(data + size)
+def qcow2(path, backing, fmt, at):
+    subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', '-b', backing, '-F', fmt, path], check=True)
+    subprocess.run(['qemu-io', path], input=''.join('write -P 5 %d %d\n' % (a, piece) for a in at).encode(), check=True,
+                   stdout=subprocess.DEVNULL)
+below = 'base.img'
+for i in range(1, 8):
+    at = [a * piece for a in random.sample(range(size // piece), size // piece // 16)]
+    cow('layer%d.cow' % i, 'layer%d.cow' % (i - 1) if i > 1 else 'base.img', at)
+    qcow2('layer%d.qcow2' % i, 'layer%d.qcow2' % (i - 1) if i > 1 else 'base.img', 'qcow2' if i > 1 else 'raw', at)
+PY
+
+# initramfs MODULE OUT: an archive of init and a module (cpio "newc")
+initramfs() {
+	python3 - "$1" "$2" <<'PY'
+import sys
+def entry(name, mode, data=b'', rdev=(0, 0)):
+    n = name.encode() + b'\0'
+    head = b'070701' + b''.join(b'%08x' % v for v in (0, mode, 0, 0, 1, 0, len(data), 0, 0, rdev[0], rdev[1], len(n), 0)) + n
+    return head + b'\0' * (-len(head) % 4) + data + b'\0' * (-len(data) % 4)
+with open(sys.argv[2], 'wb') as f:
+    f.write(entry('dev', 0o040755) + entry('dev/console', 0o020600, rdev=(5, 1)) +
+            entry('init', 0o100755, open('init', 'rb').read()) +
+            entry('virtio_blk.ko', 0o100644, open(sys.argv[1], 'rb').read()) + entry('TRAILER!!!', 0))
+PY
+}
+
+# kernel_of VERSION: the path of a UML kernel, as doctor finds them: "7.2.7 (/path/linux.uml), …"
+kernel_of() {
+	uml-lab doctor --json | grep -oE "[0-9.]+ \([^)]*\)" | sed -nE "s/^${1//./\\.}\.[0-9]+ \((.*)\)\$/\1/p" | head -n 1
+}
+
+module_of() {
+	local v
+	v=$("$1" --version)
+	find "/usr/lib/uml/modules/$v" "$(dirname "$1")/modules/$v" -name 'virtio_blk.ko' 2>/dev/null | head -n 1
+}
+
+ready() { # SOCKET
+	local end=$((SECONDS + 10))
+	until [ -S "$1" ]; do [ $SECONDS -lt $end ] || { echo "the disk server did not start" >&2; exit 1; }; sleep 0.01; done
+}
+
+# below EXT DEPTH: what the overlay of a chain of that depth stands on
+below() { [ "$2" = 1 ] && echo base.img || echo "layer$(($2 - 1)).$1"; }
+
+# guest KERNEL INITRD LOG ARG…: boots it to its end; prints how many ms it took until the disk was there
+guest() {
+	local kernel=$1 initrd=$2 log=$3 begin
+	shift 3
+	begin=$(date +%s%N)
+	# a pipe, because UML can't wait for a file to become writable
+	timeout -k 5 90 setarch -R "$kernel" mem=256M initrd="$initrd" con=null con0=null,fd:1 console=tty0 ssl=null quiet noreboot \
+		initcall_blacklist=raid6_select_algo,raid6_init "$@" </dev/null 2>/dev/null | while IFS= read -r line; do
+		line=${line%$'\r'}
+		[ "$line" = "result boot 1" ] && line="result boot $((($(date +%s%N) - begin) / 1000000))"
+		echo "$line"
+	done >"$log"
+	grep -q '^finished' "$log" || { echo "a guest failed:" >&2; tail -n 3 "$log" >&2; exit 1; }
+}
+
+stop_server() {
+	kill "$server"
+	wait "$server" 2>/dev/null
+	server=
+}
+
+# one BACKEND KERNEL INITRD LOG
+one() {
+	local depth=${1#*-}
+	rm -f top.* s
+	case $1 in
+	ubd) guest "$2" "$3" "$4" ubd0=top.cow,base.img dev=ubda ;;
+	ubd-sync) guest "$2" "$3" "$4" ubd0s=top.cow,base.img dev=ubda ;;
+	qemu-*)
+		qemu-img create -q -f qcow2 -b "$(below qcow2 "$depth")" -F "$([ "$depth" = 1 ] && echo raw || echo qcow2)" top.qcow2
+		qemu-storage-daemon --blockdev driver=file,node-name=file,filename=top.qcow2 \
+			--blockdev driver=qcow2,node-name=disk,file=file,discard=unmap \
+			--export type=vhost-user-blk,id=e,node-name=disk,addr.type=unix,addr.path=s,writable=on &
+		server=$!
+		ready s
+		guest "$2" "$3" "$4" "virtio_uml.device=$PWD/s:2" dev=vda
+		stop_server
+		;;
+	serve-*)
+		uml-cow create -b "$(below cow "$depth")" top.cow
+		uml-cow serve --socket s top.cow &
+		server=$!
+		ready s
+		guest "$2" "$3" "$4" "virtio_uml.device=$PWD/s:2" dev=vda
+		stop_server
+		;;
+	esac
+}
+
+backends=${DISK_BACKENDS:-ubd ubd-sync qemu-1 qemu-4 qemu-8 serve-1 serve-4 serve-8}
+for k in $kernels; do
+	kernel=$(kernel_of "$k")
+	[ -n "$kernel" ] || { echo "kernel $k is not here: left out"; continue; }
+	initramfs "$(module_of "$kernel")" "initrd-$k"
+	cat base.img layer* >/dev/null
+	for ((r = 1; r <= rounds; r++)); do
+		for b in $backends; do
+			one "$b" "$kernel" "initrd-$k" "log-$k-$b-$r"
+		done
+	done
+	echo
+	echo "kernel $k, $rounds rounds, load $(cut -d' ' -f1-3 /proc/loadavg), $(nproc) CPUs; 1 MiB and cached in MB/s, 4 KiB in operations a second, boot in ms"
+	python3 - "$k" "$rounds" $backends <<'PY'
+import statistics, sys
+k, rounds, backends = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+values = {}
+for b in backends:
+    for r in range(1, rounds + 1):
+        for line in open(f'log-{k}-{b}-{r}'):
+            w = line.split()
+            if w[:1] == ['result'] and len(w) == 3:
+                values.setdefault(w[1], {}).setdefault(b, []).append(float(w[2]))
+print('%-20s' % 'median' + ''.join('%10s' % b for b in backends) + '%11s%11s%11s' % ('ours:ubd', 'ours:qemu', '8:1'))
+for name, row in values.items():
+    m = {b: statistics.median(v) for b, v in row.items()}
+    ubd = m['ubd-sync'] if 'fsync' in name else m['ubd']
+    up = (lambda a, b: b / a) if name == 'boot' else (lambda a, b: a / b)
+    print('%-20s' % name + ''.join('%10.0f' % m[b] for b in backends) +
+          '%11.2f%11.2f%11.2f' % (up(m['serve-1'], ubd), up(m['serve-1'], m['qemu-1']), up(m['serve-8'], m['serve-1'])))
+print('ours:ubd, ours:qemu: chains of 1, above 1 is faster (fsync: against ubd-sync). 8:1: our chain of 8 against ours of 1')
+PY
+done
