@@ -27,7 +27,7 @@ here=$PWD/tests/bench
 cd "$work" || exit 2
 gcc -std=gnu17 -D_GNU_SOURCE -O2 -static -o init "$here/disk-guest.c" || exit 2
 
-# A base image, seven layers of both formats with the same pieces, and initramfs archives.
+# A base image, and seven layers of both formats with the same pieces.
 python3 - "$mib" <<'PY' || exit 2
 import os, random, struct, subprocess, sys
 size = int(sys.argv[1]) << 20
@@ -60,21 +60,6 @@ for i in range(1, 8):
     cow('layer%d.cow' % i, 'layer%d.cow' % (i - 1) if i > 1 else 'base.img', at)
     qcow2('layer%d.qcow2' % i, 'layer%d.qcow2' % (i - 1) if i > 1 else 'base.img', 'qcow2' if i > 1 else 'raw', at)
 PY
-
-# initramfs MODULE OUT: an archive of init and a module (cpio "newc")
-initramfs() {
-	python3 - "$1" "$2" <<'PY'
-import sys
-def entry(name, mode, data=b'', rdev=(0, 0)):
-    n = name.encode() + b'\0'
-    head = b'070701' + b''.join(b'%08x' % v for v in (0, mode, 0, 0, 1, 0, len(data), 0, 0, rdev[0], rdev[1], len(n), 0)) + n
-    return head + b'\0' * (-len(head) % 4) + data + b'\0' * (-len(data) % 4)
-with open(sys.argv[2], 'wb') as f:
-    f.write(entry('dev', 0o040755) + entry('dev/console', 0o020600, rdev=(5, 1)) +
-            entry('init', 0o100755, open('init', 'rb').read()) +
-            entry('virtio_blk.ko', 0o100644, open(sys.argv[1], 'rb').read()) + entry('TRAILER!!!', 0))
-PY
-}
 
 # kernel_of VERSION: the path of a UML kernel, as doctor finds them: "7.2.7 (/path/linux.uml), …"
 kernel_of() {
@@ -148,7 +133,7 @@ backends=${DISK_BACKENDS:-ubd ubd-sync qemu-1 qemu-4 qemu-8 serve-1 serve-4 serv
 for k in $kernels; do
 	kernel=$(kernel_of "$k")
 	[ -n "$kernel" ] || { echo "kernel $k is not here: left out"; continue; }
-	initramfs "$(module_of "$kernel")" "initrd-$k"
+	"$here/../initramfs" "initrd-$k" init=init "virtio_blk.ko=$(module_of "$kernel")" || exit 2
 	cat base.img layer* >/dev/null
 	for ((r = 1; r <= rounds; r++)); do
 		for b in $backends; do

@@ -7,6 +7,10 @@
  * EXHAUSTIVE of them: every set. More: SAMPLES random ones, in half of which single sectors of a write are there and others not.
  *
  * Each sector that the driver writes holds its number and a version, so that what is found after the cut tells how old it is.
+ *
+ * "test_cow_serve_power guest" does the same to a real guest's ext4 (tests/boot/disk-power.sh): serves top on s0 and marks on s1
+ * until the guest is gone. The guest writes files f1, f2, … on the first disk, fsyncs each, and then writes its number to the second:
+ * after the cut all files up to the last such number must be there, once e2fsck has replayed the journal.
  */
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -15,19 +19,21 @@
 
 #define SECTORS	   512u
 #define SIZE	   (SECTORS * COW_SECTOR_SIZE)
-#define OPS_MAX	   4000
+#define OPS_MAX	   40000
 #define MARKS_MAX  400
 #define EXHAUSTIVE 4
 #define SAMPLES	   10
 #define SEED	   20261123
 
-enum op_kind { OP_WRITE, OP_PUNCH, OP_BARRIER };
+#define GUEST_CUTS 60 /* of a real guest's disk: each takes e2fsck's time */
+
+enum op_kind { OP_WRITE, OP_PUNCH, OP_BARRIER, OP_MARK };
 
 struct op {
 	enum op_kind kind;
 	uint64_t at;
 	size_t length;
-	uint8_t *data; /* OP_WRITE */
+	uint8_t *data; /* OP_WRITE, OP_MARK */
 };
 
 /* What a FLUSH promised: the version of each sector when it was asked for, and how many calls were recorded when it was answered. */
@@ -38,7 +44,7 @@ struct mark {
 
 static struct {
 	pthread_mutex_t lock;
-	struct stat file; /* the one that is recorded; ino 0: none */
+	struct stat file, marks; /* what is recorded, and what a guest's marks are written to; ino 0: none */
 	struct op ops[OPS_MAX];
 	size_t count;
 } record = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -50,11 +56,16 @@ static uint16_t zero_version[SECTORS]; /* the last version that is all zeroes; 0
 
 /* ---- Recording ---- */
 
-static bool is_recorded(int fd)
+static bool is_file(int fd, const struct stat *file)
 {
 	struct stat st;
 
-	return record.file.st_ino && !fstat(fd, &st) && st.st_ino == record.file.st_ino && st.st_dev == record.file.st_dev;
+	return file->st_ino && !fstat(fd, &st) && st.st_ino == file->st_ino && st.st_dev == file->st_dev;
+}
+
+static bool is_recorded(int fd)
+{
+	return is_file(fd, &record.file);
 }
 
 static void record_op(enum op_kind kind, uint64_t at, size_t length, const struct iovec *iov)
@@ -65,7 +76,7 @@ static void record_op(enum op_kind kind, uint64_t at, size_t length, const struc
 	if (record.count == OPS_MAX)
 		abort();
 	*o = (struct op){kind, at, length, NULL};
-	if (kind != OP_WRITE)
+	if (kind != OP_WRITE && kind != OP_MARK)
 		return;
 	o->data = malloc(length);
 	for (; done < length; done += iov++->iov_len)
@@ -76,6 +87,12 @@ ssize_t pwritev(int fd, const struct iovec *iov, int count, off_t at)
 {
 	bool mine = is_recorded(fd);
 	ssize_t n;
+
+	if (is_file(fd, &record.marks)) {
+		pthread_mutex_lock(&record.lock);
+		record_op(OP_MARK, 0, iov->iov_len, iov);
+		pthread_mutex_unlock(&record.lock);
+	}
 
 	if (mine)
 		pthread_mutex_lock(&record.lock);
@@ -181,6 +198,8 @@ static unsigned cuts;
 
 static void apply(uint8_t *to, const struct op *o, bool torn)
 {
+	if (o->kind != OP_WRITE && o->kind != OP_PUNCH)
+		return;
 	for (size_t done = 0; done < o->length;) {
 		size_t n = COW_SECTOR_SIZE - (o->at + done) % COW_SECTOR_SIZE;
 
@@ -334,12 +353,107 @@ static void test_power_cut(void)
 	free(image);
 }
 
-int main(void)
+/* ---- A real guest ---- */
+
+/* The number that a mark says: eight digits; 0 for the write of a bitmap or anything else. */
+static unsigned mark_of(const struct op *o)
+{
+	char text[9] = "";
+	int64_t n;
+
+	if (o->kind != OP_MARK || o->length < 8)
+		return 0;
+	memcpy(text, o->data, 8);
+	return str_to_i64(text + strspn(text, "0"), 1, 99999999, &n) ? 0 : (unsigned)n;
+}
+
+static bool run_tool(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static bool run_tool(const char *fmt, ...)
+{
+	char command[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(command, sizeof(command), fmt, ap);
+	va_end(ap);
+	return system(command) == 0;
+}
+
+/* The disk after a cut: replays its journal, and looks for damage and for the files 1 … n, which hold their number. */
+static bool check_guest_disk(unsigned n)
+{
+	struct error err = ERROR_INIT;
+	struct cow_chain *c;
+	bool ok;
+
+	world_write_file("cut", image, image_size);
+	if (cow_check("cut", false, NULL, print_finding, NULL, &err))
+		return false;
+	c = cow_chain_open("cut", NULL, &err);
+	ok = c && !cow_flatten(c, "cut.img", true, false, &err);
+	cow_chain_close(c);
+	if (!ok || !run_tool("e2fsck -E journal_only -y cut.img >e2fsck.out 2>&1; [ $? -le 1 ]") ||
+	    !run_tool("e2fsck -fn cut.img >e2fsck.out 2>&1 || { cat e2fsck.out >&2; false; }"))
+		return false;
+	return run_tool("i=1; while [ $i -le %u ]; do echo cat /f$i; i=$((i + 1)); done | debugfs -f - cut.img 2>/dev/null | "
+			"grep -v '^debugfs' >found; seq 1 %u | cmp - found",
+			n, n);
+}
+
+/* Serves until both guests' connections are gone again, then cuts. */
+static int run_guest(void)
+{
+	struct server s = {.disks = {{"s0", "top", NULL}, {"s1", "marks", NULL}}, .options.count = 2};
+	struct cow_serve_message m;
+	unsigned bad = 0, last = 0;
+	bool gone = false;
+
+	durable = read_image("top", &image_size);
+	image = malloc(image_size);
+	if (stat("top", &record.file) || stat("marks", &record.marks) || !server_start(&s))
+		return 1;
+	puts("ready");
+	fflush(stdout);
+	while (!gone) {
+		poll(NULL, 0, 50);
+		if (server_ask(&s, COW_SERVE_GET_STATS, 0, NULL, &m))
+			return 1;
+		gone = m.u.stats.connections && !m.u.stats.connected;
+	}
+	server_stop(&s);
+	world_seed = SEED;
+	for (size_t begin = 0, end = 0; end <= record.count; end++) {
+		/* some points, and what the guest was promised there */
+		if (record.count < GUEST_CUTS || world_random(record.count / GUEST_CUTS) == 0) {
+			memcpy(image, durable, image_size);
+			for (size_t i = begin; i < end; i++)
+				if (world_random(2))
+					apply(image, &record.ops[i], cuts % 2);
+			cuts++;
+			if (!check_guest_disk(last)) {
+				fprintf(stderr, "after call %zu, file %u, seed %d\n", end, last, SEED);
+				bad++;
+			}
+		}
+		if (end == record.count)
+			break;
+		if (mark_of(&record.ops[end]) > last)
+			last = mark_of(&record.ops[end]);
+		for (; record.ops[end].kind == OP_BARRIER && begin < end; begin++)
+			apply(durable, &record.ops[begin], false);
+	}
+	printf("%zu calls, %u files, %u cuts, %u bad\n", record.count, last, cuts, bad);
+	return bad || last < 20 || cuts < 20;
+}
+
+int main(int argc, char **argv)
 {
 	static const struct unit_case cases[] = {UNIT_CASE(test_power_cut)};
 	int ret;
 
 	log_setup("test", LOG_LEVEL_ERROR);
+	if (argc > 1 && str_eq(argv[1], "guest"))
+		return run_guest();
 	world_enter();
 	ret = unit_run("cow serve power", cases, 1);
 	world_leave();
