@@ -46,7 +46,7 @@ LIBS :=
 PROGRAMS :=
 STATIC_PROGRAMS :=
 MANPAGES :=
-MODULES := uml-lab/base cow netplug hostfs uml-lab/lab uml-lab/image uml-lab/session uml-lab/machine uml-lab/guest uml-lab/cmd
+MODULES := uml-lab/base cow netplug hostfs uml-lab/lab uml-lab/image uml-lab/session uml-lab/network uml-lab/machine uml-lab/guest uml-lab/cmd
 -include $(wildcard $(addsuffix /module.mk,$(MODULES)))
 
 obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
@@ -60,7 +60,8 @@ all: $(BIN_FILES) $(STATIC_FILES)
 
 # Flags that need pkg-config are computed lazily, once.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $$(call pkg,--cflags))$(PKG_CFLAGS)
-PKG_LIBS = $(eval PKG_LIBS := $$(call pkg,--libs))$(PKG_LIBS)
+# libvdeplug has no pkg-config file.
+PKG_LIBS = $(eval PKG_LIBS := $$(call pkg,--libs) -lvdeplug)$(PKG_LIBS)
 LINKED_IN_FLAGS := $(addprefix -l,$(LINKED_IN))
 PROGRAM_LIBS = -Wl,-Bstatic $(LINKED_IN_FLAGS) -Wl,-Bdynamic $(filter-out $(LINKED_IN_FLAGS),$(PKG_LIBS))
 

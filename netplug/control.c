@@ -25,12 +25,12 @@
 #define DEFAULT_DHCP_OFFSET 15
 
 _Static_assert(sizeof(struct netplug_header) == 16, "header of the control protocol");
-_Static_assert(sizeof(struct netplug_port_config) == 492, "ADD_PORT of the control protocol");
+_Static_assert(sizeof(struct netplug_port_config) == 1068, "ADD_PORT of the control protocol");
 _Static_assert(sizeof(struct netplug_forward_request) == 132, "FORWARD of the control protocol");
 _Static_assert(sizeof(struct netplug_reply) == 1024, "REPLY of the control protocol");
 _Static_assert(sizeof(struct netplug_impair_request) == 44, "IMPAIR of the control protocol");
 _Static_assert(sizeof(struct netplug_capture_request) == 12, "CAPTURE of the control protocol");
-_Static_assert(sizeof(struct netplug_stats) == 144, "STATS of the control protocol");
+_Static_assert(sizeof(struct netplug_stats) == 304, "STATS of the control protocol");
 
 void netplug_port_config_init(struct netplug_port_config *config, uint32_t port)
 {
@@ -45,6 +45,17 @@ void netplug_port_config_init(struct netplug_port_config *config, uint32_t port)
 		.dns.s_addr = htonl(DEFAULT_NETWORK + DEFAULT_DNS_OFFSET),
 		.dhcp_start.s_addr = htonl(DEFAULT_NETWORK + DEFAULT_DHCP_OFFSET),
 	};
+}
+
+int netplug_port_config_vde(struct netplug_port_config *config, const char *locator, struct error *err)
+{
+	if (strlen(locator) >= sizeof(config->locator))
+		return error_set(err, ERROR_USAGE, "VDE locator '%.32s…' is longer than %zu bytes", locator,
+				 sizeof(config->locator) - 1);
+	config->kind = NETPLUG_KIND_VDE;
+	config->mtu = NETPLUG_VDE_MTU;
+	strcpy(config->locator, locator);
+	return 0;
 }
 
 static int payload_size(uint16_t type)
@@ -214,13 +225,17 @@ static bool texts_end(const struct netplug_message *m)
 	case NETPLUG_ADD_PORT:
 		return ends(m->u.config.hostname, sizeof(m->u.config.hostname)) &&
 		       ends(m->u.config.domain, sizeof(m->u.config.domain)) &&
-		       ends(m->u.config.search, sizeof(m->u.config.search));
+		       ends(m->u.config.search, sizeof(m->u.config.search)) &&
+		       ends(m->u.config.label, sizeof(m->u.config.label)) &&
+		       ends(m->u.config.locator, sizeof(m->u.config.locator));
 	case NETPLUG_FORWARD_ADD:
 	case NETPLUG_FORWARD_REMOVE:
 	case NETPLUG_ALLOW:
 		return ends(m->u.forward.spec, sizeof(m->u.forward.spec));
 	case NETPLUG_REPLY:
 		return ends(m->u.reply.text, sizeof(m->u.reply.text));
+	case NETPLUG_STATS:
+		return ends(m->u.stats.trouble, sizeof(m->u.stats.trouble));
 	default:
 		return true;
 	}

@@ -15,7 +15,9 @@
  * dropped when not even the header is whole), never acted on.
  *
  * Requests, each answered by exactly one message with the same sequence number:
- *	ADD_PORT	one guest interface. A port id that is there is an error.
+ *	ADD_PORT	one guest interface, of SLIRP or on a VDE network. A port id that
+ *			is there is an error. A network that is not there (yet) is none: the
+ *			plug goes on trying, STATS tell how that goes.
  *	CONNECT		a guest's bess connection for a port, with the descriptor
  *			in SCM_RIGHTS. Replaces an earlier one, which is closed.
  *	FORWARD_ADD	a port of the host that leads into the guest. REPLY's text is
@@ -84,7 +86,7 @@ struct netplug_header {
 	uint32_t length;	/* bytes of the payload that follows */
 } __attribute__((packed));
 
-enum netplug_kind { NETPLUG_KIND_SLIRP = 1 };
+enum netplug_kind { NETPLUG_KIND_SLIRP = 1, NETPLUG_KIND_VDE = 2 };
 
 /* One guest interface. Fill with netplug_port_config_init(), then change what differs. Texts are NUL-terminated. */
 struct netplug_port_config {
@@ -97,6 +99,9 @@ struct netplug_port_config {
 	uint8_t port_security;		/* frames from another MAC than the guest's own are dropped */
 	uint8_t reserved[2];		/* 0 */
 	uint32_t mtu;			/* NETPLUG_MTU_MIN … NETPLUG_MTU_MAX; the same as UML's mtu= */
+	char label[64];			/* VDE: what to call the port, in the switch and in logs; "" for its number */
+	char locator[NETPLUG_LOCATOR_MAX];	/* VDE: MODULE://… or an absolute path */
+	/* SLIRP: */
 	struct in_addr network;		/* 10.0.2.0 */
 	uint32_t prefix_length;		/* 24; 8 … 29 */
 	struct in_addr host;		/* gateway: 10.0.2.2 */
@@ -151,6 +156,7 @@ struct netplug_stats {
 	uint64_t in_runts;		/* shorter than an Ethernet header: dropped */
 	uint64_t in_giants;		/* longer than the MTU allows: dropped */
 	uint64_t in_refused;		/* to the host's loopback, fragments, unknown protocols, restricted: dropped */
+	uint64_t in_dropped;		/* the VDE network takes none, or is not there */
 	uint64_t out_dropped;		/* the guest did not read: queue full, or no link */
 	uint64_t in_spoofed;		/* from a MAC that is not the guest's own, with port_security: dropped */
 	uint64_t impair_lost, impair_duplicated, impair_reordered;	/* as the settings want it */
@@ -158,6 +164,11 @@ struct netplug_stats {
 	uint64_t impair_down;		/* while the link was down */
 	uint64_t sockets;		/* host sockets open now */
 	uint64_t forwards;		/* forwards there are now */
+	uint32_t joined;		/* 1 while the VDE network is joined */
+	uint32_t reserved;
+	uint64_t joins;			/* times it was joined */
+	uint64_t join_failures;
+	char trouble[128];		/* why it is not joined, "" when it is */
 } __attribute__((packed));
 
 /* Any message, as received. */
@@ -176,6 +187,8 @@ struct netplug_message {
 
 /* Fills a SLIRP port with the defaults named above: all off but IPv6, MTU NETPLUG_DEFAULT_MTU. */
 void netplug_port_config_init(struct netplug_port_config *config, uint32_t port);
+/* Makes that a port on a VDE network, with its default MTU. -1 + err: the locator is too long. */
+int netplug_port_config_vde(struct netplug_port_config *config, const char *locator, struct error *err);
 
 /*
  * The supervisor's side. Each sends one request; the answer comes later, by

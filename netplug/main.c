@@ -10,6 +10,8 @@
 struct options {
 	const char *control_fd;
 	bool slirp;
+	const char *vde, *label;
+	bool check;
 	const char *socket;
 	struct strv forwards, allow;
 	bool host, restrict_access, no_ipv6;
@@ -22,6 +24,9 @@ struct options {
 static const struct cli_option option_table[] = {
 	{ "control-fd", 0, CLI_STRING, OPTION(control_fd), "N", "obey the control socket that is descriptor N" },
 	{ "slirp", 0, CLI_FLAG, OPTION(slirp), NULL, "serve one interface to the outside, through libslirp" },
+	{ "vde", 0, CLI_STRING, OPTION(vde), "LOCATOR", "join one interface to a VDE network, through libvdeplug" },
+	{ "check", 0, CLI_FLAG, OPTION(check), NULL, "with --vde: only tell whether such a locator can be joined" },
+	{ "label", 0, CLI_STRING, OPTION(label), "TEXT", "what the interface is called in the switch's list of ports" },
 	{ "socket", 0, CLI_STRING, OPTION(socket), "PATH", "listen here for the guest's bess transport" },
 	{ "forward", 0, CLI_LIST, OPTION(forwards), "[ADDRESS:]PORT:[GUEST:]GUESTPORT[/udp]",
 	  "lead a port of the host, or auto, into the guest" },
@@ -51,6 +56,8 @@ static int fill_config(const struct options *o, struct netplug_port_config *c, s
 	int64_t mtu;
 
 	netplug_port_config_init(c, 0);
+	if (o->vde && netplug_port_config_vde(c, o->vde, err))
+		return -1;
 	c->host_access = o->host;
 	c->restrict_access = o->restrict_access;
 	c->ipv6 = !o->no_ipv6;
@@ -60,7 +67,8 @@ static int fill_config(const struct options *o, struct netplug_port_config *c, s
 					 NETPLUG_MTU_MIN, NETPLUG_MTU_MAX);
 		c->mtu = (uint32_t)mtu;
 	}
-	if (copy_text(c->hostname, sizeof(c->hostname), o->hostname, "hostname", err) ||
+	if (copy_text(c->label, sizeof(c->label), o->label, "label", err) ||
+	    copy_text(c->hostname, sizeof(c->hostname), o->hostname, "hostname", err) ||
 	    copy_text(c->domain, sizeof(c->domain), o->domain, "domain", err) ||
 	    copy_text(c->search, sizeof(c->search), o->search, "search", err))
 		return -1;
@@ -76,8 +84,11 @@ static int run_alone(const struct options *o, struct error *err)
 		.allow = o->allow.count ? (const char *const *)o->allow.items : none,
 	};
 
-	if (!o->slirp || !o->socket)
-		return error_set(err, ERROR_USAGE, "give --control-fd N, or --slirp and --socket PATH");
+	if (o->vde && o->check)
+		return vde_locator_check(o->vde, err);
+	if (o->slirp == !!o->vde || !o->socket)
+		return error_set(err, ERROR_USAGE,
+				 "give --control-fd N, or --socket PATH with --slirp or with --vde LOCATOR");
 	if (o->allow.count && !o->restrict_access)
 		return error_set(err, ERROR_USAGE, "--allow works only with --restrict");
 	if (fill_config(o, &alone.config, err))
@@ -94,7 +105,7 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 	log_setup("uml-netplug", LOG_LEVEL_INFO);
 	if (!o->control_fd)
 		return run_alone(o, err);
-	if (o->slirp || o->socket || o->forwards.count)
+	if (o->slirp || o->vde || o->socket || o->forwards.count)
 		return error_set(err, ERROR_USAGE, "--control-fd stands alone: interfaces come through the socket");
 	if (str_to_i64(o->control_fd, 0, 1 << 20, &fd) || fcntl((int)fd, F_SETFD, FD_CLOEXEC))
 		return error_set(err, ERROR_USAGE, "--control-fd %s is not an open descriptor", o->control_fd);

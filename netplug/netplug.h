@@ -26,6 +26,18 @@
 #define NETPLUG_MTU_MIN 1280
 #define NETPLUG_MTU_MAX 65521
 
+/*
+ * On VDE networks: vde_switch cuts frames after 1518 bytes, silently (vde2 2.3.2
+ * port.h: VDE_MTU; tests/cases/netplug-vde.sh shows it), and 4 of them belong to
+ * an 802.1Q tag. Another MTU is for locators whose networks carry more; libvdeplug's own limit is
+ * VDE_MAXMTU.
+ */
+#define NETPLUG_VDE_MTU 1500
+#define NETPLUG_VDE_MTU_MAX 9216
+
+/* The longest locator of a VDE network, its NUL included. */
+#define NETPLUG_LOCATOR_MAX 512
+
 /* A forward written out: "[2001:db8::1]:65535:[2001:db8::2]:65535/tcp" and the like. */
 #define NETPLUG_FORWARD_TEXT_MAX 128
 

@@ -243,7 +243,7 @@ int capture_add(struct capture_list *list, const struct netplug_capture_request 
 void capture_frame(struct capture_list *list, bool sent, const uint8_t *frame, size_t length);
 void capture_free_all(struct capture_list *list);
 
-/* backend: what a port is joined to. One file for each kind: slirp_port.c */
+/* backend: what a port is joined to. One file for each kind: slirp_port.c, vde.c */
 
 /* The port, as its backend sees it; all of it outlives the backend. */
 struct backend_env {
@@ -261,7 +261,7 @@ struct backend {
 	struct backend_env env;
 };
 
-/* NULL where a kind has nothing to do, but for input, pause, stats and free. */
+/* NULL where a kind has nothing to do, but for input, pause and free. */
 struct backend_ops {
 	/* A frame from the guest: length as link.c lets it pass; valid during the call. */
 	void (*input)(struct backend *backend, const uint8_t *frame, size_t length);
@@ -284,6 +284,28 @@ struct backend_ops {
 /* Each copies env and what it needs of config. NULL + err. */
 struct backend *slirp_port_new(const struct backend_env *env, const struct netplug_port_config *config,
 			       struct error *err);
+/* Begins to join; a network that is not there yet is no error, a locator that can never be joined is. */
+struct backend *vde_port_new(const struct backend_env *env, const struct netplug_port_config *config,
+			     struct error *err);
+
+/* vde_locator.c: 0, or -1 + err: not a locator, or libvdeplug lacks its plugin; then the hint says where it is. */
+int vde_locator_check(const char *locator, struct error *err);
+
+/* vde_join.c */
+
+/* The first message of a descriptor of vde_join(). */
+struct vde_joined {
+	struct vdeconn *conn;	/* NULL: failed */
+	int error;		/* then: errno of vde_open() */
+	bool direct;		/* conn is the receiver's now: frames go through vde_datafd(conn), a message each */
+};
+
+/*
+ * Begins to join a network: a descriptor on which struct vde_joined will come,
+ * and then, unless it was direct, frames both ways, a message each, until either side
+ * closes. Never blocks. label is shown in a switch's list of ports. -1 + err.
+ */
+int vde_join(const char *locator, const char *label, struct error *err);
 
 /* slirp.c: libslirp on the loop */
 

@@ -102,6 +102,8 @@ static struct backend *new_backend(struct port *port, struct loop *loop, struct 
 	switch (port->config.kind) {
 	case NETPLUG_KIND_SLIRP:
 		return slirp_port_new(&env, &port->config, err);
+	case NETPLUG_KIND_VDE:
+		return vde_port_new(&env, &port->config, err);
 	default:
 		error_set(err, ERROR_FAILED, "port %u: unknown kind %u", port->config.port, port->config.kind);
 		return NULL;
@@ -219,7 +221,8 @@ void port_stats(const struct port *port, struct netplug_stats *stats)
 {
 	*stats = port->stats;
 	stats->connected = link_connected(port->link);
-	port->backend->ops->stats(port->backend, stats);
+	if (port->backend->ops->stats)
+		port->backend->ops->stats(port->backend, stats);
 }
 
 int port_prepare(struct port *port)

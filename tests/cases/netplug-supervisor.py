@@ -15,7 +15,7 @@ import sys
 MAGIC, VERSION = 0x554E5031, 1
 ADD_PORT, CONNECT, FORWARD_ADD, READY, REPLY = 1, 2, 3, 128, 129
 HEADER = struct.Struct("=IHHII")
-CONFIG = struct.Struct("=II6sBBB3xI4sI4s4s4s64s128s256s")
+CONFIG = struct.Struct("=II6sBBB3xI64s512s4sI4s4s4s64s128s256s")
 
 
 class Plug:
@@ -51,7 +51,7 @@ class Plug:
 def start(forwards, connection):
     plug = Plug()
     ip = socket.inet_aton
-    plug.request(ADD_PORT, CONFIG.pack(0, 1, bytes(6), 1, 0, 1, 16384, ip("10.0.2.0"), 24, ip("10.0.2.2"),
+    plug.request(ADD_PORT, CONFIG.pack(0, 1, bytes(6), 1, 0, 1, 16384, b"", b"", ip("10.0.2.0"), 24, ip("10.0.2.2"),
                                        ip("10.0.2.3"), ip("10.0.2.15"), b"guest-1", b"", b""))
     full = [plug.request(FORWARD_ADD, struct.pack("=I128s", 0, f.encode())) for f in forwards]
     if connection:

@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -19,6 +20,7 @@
 
 #include "netplug/control.h"
 #include "netplug/netplug_internal.h"
+#include "uml-lab/base/cleanup.h"
 
 #define PEER_WAIT_MS 5000	/* bound of every wait for something that must come */
 #define PEER_QUIET_MS 300	/* how long to look for something that must not come */
@@ -151,6 +153,22 @@ static inline int peer_close(struct peer *p)
 	if (p->kept >= 0)
 		close(p->kept);
 	return status;
+}
+
+/* A number of /proc/PID/status. */
+static inline long peer_status_of(pid_t pid, const char *key)
+{
+	char path[64], line[256];
+	cleanup_file FILE *f = NULL;
+	size_t n = strlen(key);
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		if (!strncmp(line, key, n) && line[n] == ':')
+			return strtol(line + n + 1, NULL, 10);
+	}
+	return -1;
 }
 
 /* Frames */

@@ -550,22 +550,6 @@ static void test_odd_frames(void)
 	close_well(&p);
 }
 
-/* A number of /proc/PID/status. */
-static long status_of(pid_t pid, const char *key)
-{
-	char path[64], line[256];
-	cleanup_file FILE *f = NULL;
-	size_t n = strlen(key);
-
-	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
-	f = fopen(path, "re");
-	while (f && fgets(line, sizeof(line), f)) {
-		if (!strncmp(line, key, n) && line[n] == ':')
-			return strtol(line + n + 1, NULL, 10);
-	}
-	return -1;
-}
-
 /* A guest that asks without ever reading the answers. */
 static void test_guest_never_reads(void)
 {
@@ -575,7 +559,7 @@ static void test_guest_never_reads(void)
 	struct peer p;
 
 	open_default(&p);
-	before = status_of(p.pid, "VmRSS");
+	before = peer_status_of(p.pid, "VmRSS");
 	out.fd = p.guest;
 	for (int i = 0; i < 100000; i++) {
 		CU_ASSERT_TRUE_FATAL(poll(&out, 1, PEER_WAIT_MS) > 0);
@@ -584,7 +568,7 @@ static void test_guest_never_reads(void)
 	stats = peer_stats(&p);
 	CU_ASSERT_TRUE(stats.out_dropped > 1000);
 	/* The plug's own queue is 1 MiB; sanitizers keep freed memory for a while. */
-	CU_ASSERT_TRUE(status_of(p.pid, "VmRSS") - before < 32 * 1024);
+	CU_ASSERT_TRUE(peer_status_of(p.pid, "VmRSS") - before < 32 * 1024);
 	/* It reads again: all goes on. */
 	while (recv(p.guest, frame, sizeof(frame), MSG_DONTWAIT) > 0)
 		;
@@ -604,7 +588,7 @@ static void test_idle_sleeps(void)
 	CU_ASSERT_EQUAL(peer_forward(&p, true, "auto:53/udp"), 0);
 	CU_ASSERT_TRUE(arp_works(&p));
 	for (int tries = 0; tries < 6 && !asleep; tries++) {
-		now = status_of(p.pid, "voluntary_ctxt_switches");
+		now = peer_status_of(p.pid, "voluntary_ctxt_switches");
 		asleep = now == last;
 		last = now;
 		if (!asleep)

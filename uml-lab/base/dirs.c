@@ -200,3 +200,28 @@ int dirs_labs(struct strv *out, struct error *err)
 		return -1;
 	return 0;
 }
+
+static const char system_folders[] = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin";
+
+char *dirs_program(const char *name, const char *package, struct error *err)
+{
+	cleanup_strv struct strv folders = STRV_INIT;
+	const char *path = getenv("PATH");
+
+	if ((path && strv_split(&folders, path, ':', err)) || strv_split(&folders, system_folders, ':', err))
+		return NULL;
+	for (size_t i = 0; i < folders.count; i++) {
+		cleanup_free char *candidate = NULL;
+
+		if (folders.items[i][0] != '/')
+			continue;
+		candidate = file_join(err, folders.items[i], name);
+		if (!candidate)
+			return NULL;
+		if (!access(candidate, X_OK) && !file_is_dir(candidate))
+			return steal_ptr(&candidate);
+	}
+	error_set(err, ERROR_FAILED, "the program %s is missing", name);
+	error_hint(err, "apt install %s", package);
+	return NULL;
+}

@@ -26,6 +26,12 @@ char *dirs_runtime(struct error *err);
  */
 char *dirs_own(const char *name, struct error *err);
 
+/*
+ * A program of the host, looked for in PATH and then where system programs lie, which are not in an ordinary user's
+ * PATH on Debian. ERROR_FAILED when it is nowhere, with the hint to install that package.
+ */
+char *dirs_program(const char *name, const char *package, struct error *err);
+
 /* Image folders in the order searched: the user's (written to), then $UML_LAB_IMAGES (colon-separated), then system ones. */
 int dirs_images(struct strv *out, struct error *err);
 /* Lab folders in the order searched: $UML_LAB_PATH, ./labs, the user's data labs/, installed ones. Only those that exist. */

@@ -6,7 +6,7 @@ static const struct cli_command *const commands[] = {
 	&cmd_exec, &cmd_copy, &cmd_check, &cmd_validate, &cmd_schema, &cmd_image_build, &cmd_image_import, &cmd_image_list,
 	&cmd_forward, &cmd_net, &cmd_capture,
 	&cmd_snapshot_create, &cmd_snapshot_list, &cmd_snapshot_restore, &cmd_snapshot_remove,
-	&cmd_image_show, &cmd_image_remove, &cmd_doctor, &cmd_completion, &cmd_man, &cmd_supervise, NULL,
+	&cmd_image_show, &cmd_image_remove, &cmd_doctor, &cmd_completion, &cmd_man, &cmd_supervise, &cmd_networks, NULL,
 };
 
 const struct cli_program uml_lab_program = {

@@ -49,6 +49,76 @@ static int add_machine(struct cli_table *table, const json_t *session, const jso
 			     err);
 }
 
+/* "a/eth0 b/eth1", those that should be joined and are not in brackets. */
+static void list_ports(const json_t *network, struct strbuf *out)
+{
+	const json_t *port;
+	size_t i;
+
+	json_array_foreach(json_object_get(network, "ports"), i, port) {
+		bool joined = json_is_true(json_object_get(port, "joined"));
+
+		strbuf_printf(out, "%s%s%s/%s%s", i ? " " : "", joined ? "" : "(", text_of(port, "machine"),
+			      text_of(port, "interface"), joined ? "" : ")");
+	}
+}
+
+static int add_network(struct cli_table *table, const json_t *session, const json_t *network, struct error *err)
+{
+	cleanup_strbuf struct strbuf ports = STRBUF_INIT, name = STRBUF_INIT;
+	bool own = !str_eq(text_of(network, "kind"), "vde");
+
+	strbuf_printf(&name, "%s/%s", text_of(session, "session"), text_of(network, "name"));
+	list_ports(network, &ports);
+	if (strbuf_check(&name, err) < 0 || strbuf_check(&ports, err) < 0)
+		return -1;
+	return cli_table_row(table, (const char *const[]){name.data, own ? text_of(network, "kind") : text_of(network, "locator"),
+							  ports.length ? ports.data : NULL},
+			     err);
+}
+
+/* Networks of sessions that run; of others there is nothing to tell. */
+static int print_networks(const json_t *sessions, struct error *err)
+{
+	static const char *const headers[] = {"NETWORK", "KIND", "JOINED BY (NOT JOINED)", NULL};
+	struct cli_table *table = cli_table_new(err, headers);
+	const json_t *session, *network;
+	bool any = false;
+	size_t i, j;
+
+	if (!table)
+		return -1;
+	json_array_foreach(sessions, i, session) {
+		if (!str_eq(text_of(session, "state"), "running"))
+			continue;
+		json_array_foreach(json_object_get(session, "networks"), j, network) {
+			any = true;
+			if (add_network(table, session, network, err) < 0) {
+				cli_table_free(table);
+				return -1;
+			}
+		}
+	}
+	if (any) {
+		printf("\n");
+		cli_table_print(table, stdout);
+	}
+	cli_table_free(table);
+	return 0;
+}
+
+static void print_troubles(const json_t *session)
+{
+	const json_t *network, *port;
+	size_t i, j;
+
+	json_array_foreach(json_object_get(session, "networks"), i, network)
+		json_array_foreach(json_object_get(network, "ports"), j, port)
+			if (text_of(port, "trouble"))
+				printf("%s/%s: %s: network %s: %s\n", text_of(session, "session"), text_of(port, "machine"),
+				       text_of(port, "interface"), text_of(network, "name"), text_of(port, "trouble"));
+}
+
 static void print_machine_notes(const json_t *session, const json_t *machine)
 {
 	const char *cause = text_of(machine, "cause"), *sandbox = text_of(machine, "sandbox");
@@ -84,6 +154,7 @@ static void print_notes(const json_t *sessions)
 
 	json_array_foreach(sessions, i, session) {
 		print_session_notes(session);
+		print_troubles(session);
 		json_array_foreach(json_object_get(session, "machines"), j, machine)
 			print_machine_notes(session, machine);
 	}
@@ -114,6 +185,8 @@ static int print_table(const json_t *sessions, struct error *err)
 	}
 	cli_table_print(table, stdout);
 	cli_table_free(table);
+	if (print_networks(sessions, err) < 0)
+		return -1;
 	print_notes(sessions);
 	return 0;
 }

@@ -214,29 +214,22 @@ static void check_own(struct host_check *check)
 	say(check, OK, "uml-cow, uml-netplug and stage0 are there");
 }
 
-/* Whether a program is in PATH or where administrators' tools lie. */
 static bool has_program(const char *name)
 {
-	cleanup_free char *all = str_printf(NULL, "%s:/usr/sbin:/sbin", getenv("PATH") ?: "/usr/bin:/bin");
-	cleanup_strv struct strv folders = STRV_INIT;
+	cleanup_free char *path = dirs_program(name, "", NULL);
 
-	if (!all || strv_split(&folders, all, ':', NULL) < 0)
-		return false;
-	for (size_t i = 0; i < folders.count; i++) {
-		cleanup_free char *path = file_join(NULL, folders.items[i], name);
-
-		if (path && access(path, X_OK) == 0)
-			return true;
-	}
-	return false;
+	return path;
 }
 
 static void check_tools(struct host_check *check)
 {
 	bool mke2fs = has_program("mke2fs"), mmdebstrap = has_program("mmdebstrap");
 
-	if (mke2fs && mmdebstrap) {
-		say(check, OK, "mke2fs and mmdebstrap are there");
+	if (mke2fs && mmdebstrap && !has_program("vde_switch")) {
+		say(check, WARNING, "vde_switch is missing: no networks between machines");
+		remedy(check, "apt install vde2");
+	} else if (mke2fs && mmdebstrap) {
+		say(check, OK, "mke2fs, mmdebstrap and vde_switch are there");
 	} else if (mke2fs) {
 		say(check, WARNING, "mmdebstrap is missing: Debian images cannot be built, only imported");
 		remedy(check, "apt install mmdebstrap");

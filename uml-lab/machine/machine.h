@@ -53,7 +53,8 @@ struct machine_interface {
 	struct netplug_impair impair;	/* at first; what is changed while running holds until the machine stops */
 	bool port_security;		/* only frames from its own MAC */
 	bool host, restricted;
-	char *network;			/* for status; NULL for slirp */
+	char *network;			/* its name, for status; NULL for slirp */
+	char *locator;			/* what the plug joins (libvdeplug); NULL for slirp */
 };
 
 struct machine_spec {
@@ -70,6 +71,8 @@ struct machine_spec {
 	int64_t ends_ms;		/* CLOCK_REALTIME, milliseconds: when it is stopped; 0: never */
 	struct machine_interface *interfaces;
 	size_t interface_count;
+	char *networks;			/* folder of the session's networks (network.h); NULL: none are needed */
+	struct strv keeper_argv;	/* starts their keeper, if it is not there */
 	struct strv hosts;		/* "10.0.1.1 r1" lines for /etc/hosts */
 	struct strv kernel_args;
 	char *files;			/* folder copied over / on first start; NULL: none */

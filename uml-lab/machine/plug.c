@@ -130,6 +130,9 @@ static void send_port(struct supervisor *sv, size_t i)
 	if (!request)
 		return;
 	netplug_port_config_init(&config, (uint32_t)i);
+	if (!iface->slirp && netplug_port_config_vde(&config, iface->locator, &err) < 0)
+		log_error(&err);
+	snprintf(config.label, sizeof(config.label), "%s/%s eth%zu", sv->spec->session, sv->spec->name, i);
 	memcpy(config.mac, iface->mac, sizeof(config.mac));
 	config.restrict_access = iface->restricted;
 	config.host_access = iface->host;

@@ -62,10 +62,11 @@ static json_t *interface_json(const struct supervisor *sv, size_t i)
 	snprintf(name, sizeof(name), "eth%zu", i);
 	snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5]);
 	netplug_impair_format(port ? &port->impair : &iface->impair, impair);
-	return json_pack("{s:s, s:b, s:s*, s:s, s:o, s:o, s:b, s:s, s:o}", "name", name, "slirp", iface->slirp,
+	return json_pack("{s:s, s:b, s:s*, s:s, s:o, s:o, s:b, s:s, s:b, s:s*, s:o}", "name", name, "slirp", iface->slirp,
 			 "network", iface->network, "mac", mac, "addresses", strings(&iface->addresses),
 			 "forwards", port ? strings(&port->forwards) : json_array(), "connected",
-			 port && port->connection >= 0, "impair", impair, "counters",
+			 port && port->connection >= 0, "impair", impair, "joined", port && port->stats.joined, "trouble",
+			 port && port->stats.trouble[0] ? port->stats.trouble : NULL, "counters",
 			 counters_json(port ? &port->stats : &(struct netplug_stats){0}));
 }
 

@@ -88,9 +88,12 @@ void machine_spec_free(struct machine_spec *spec)
 		strv_free(&spec->interfaces[i].forwards);
 		strv_free(&spec->interfaces[i].allow);
 		free(spec->interfaces[i].network);
+		free(spec->interfaces[i].locator);
 	}
 	free(spec->interfaces);
 	strv_free(&spec->quota_with);
+	free(spec->networks);
+	strv_free(&spec->keeper_argv);
 	strv_free(&spec->hosts);
 	strv_free(&spec->kernel_args);
 	free(spec->files);
@@ -371,10 +374,6 @@ static int check(struct supervisor *sv, struct error *err)
 		return error_errno(err, errno, "cannot run the kernel %s", spec->kernel.path);
 	if (!spec->disk_count)
 		return error_set(err, ERROR_FAILED, "the machine has no disk");
-	for (size_t i = 0; i < spec->interface_count; i++)
-		if (!spec->interfaces[i].slirp)
-			return error_set(err, ERROR_FAILED,
-					 "interface eth%zu: only SLIRP interfaces can be started", i);
 	for (size_t i = 0; i < spec->disk_count; i++)
 		if (spec->ubd && disk_check_ubd(&spec->disks[i], err) < 0)
 			return -1;
@@ -408,7 +407,8 @@ static int run(struct supervisor *sv, int ready_fd, struct error *err)
 	supervisor_set_state(sv, MACHINE_STARTING, "");
 	if (ready_fd >= 0)
 		close(ready_fd);
-	if (check(sv, err) < 0 || plug_open(sv, err) < 0 || disk_open(sv, err) < 0 || disk_start(sv, err) < 0)
+	if (check(sv, err) < 0 || networks_open(sv, err) < 0 || plug_open(sv, err) < 0 ||
+	    disk_open(sv, err) < 0 || disk_start(sv, err) < 0)
 		return -1;
 	while (!sv->done) {
 		if (loop_turn(sv->loop, -1, err) < 0)
@@ -440,6 +440,7 @@ static void tear_down(struct supervisor *sv)
 	sv->done = sv->stopping = true;
 	launch_cleanup(sv);
 	plug_close(sv);
+	networks_close(sv);
 	disk_close(sv);
 	mconsole_close(sv);
 	snprintf(cause, sizeof(cause), "%s", sv->cause);
@@ -480,6 +481,8 @@ int machine_supervise(const struct machine_spec *spec, int ready_fd, machine_rep
 				  .mconsole.notify = -1,
 				  .plug.child = CHILD_INIT,
 				  .disk = DISK_SERVER_INIT,
+				  .networks.fd = -1,
+				  .networks.starter = CHILD_INIT,
 				  .begun_ms = loop_now_ms()};
 	sv->plug.control = sv->boot.input = sv->boot.log = -1;
 	for (int i = 0; i < CONSOLES; i++)

@@ -13,6 +13,7 @@
  *	plug.c		uml-netplug and the guest's connections to it
  *	disk.c		uml-cow serve, the disk server
  *	deadline.c	the end of the session's time
+ *	networks.c	the hold on the session's networks
  *	mconsole.c	UML's management console
  *
  * Everything runs in the loop's one thread.
@@ -189,6 +190,15 @@ struct status {
 	struct loop_timer *timer;
 };
 
+struct networks {
+	int fd;				/* to the keeper; -1: not connected */
+	struct loop_fd *source;
+	struct loop_timer *timer;	/* to look for another keeper */
+	int64_t delay_ms;
+	struct child starter;		/* a keeper that we started */
+	struct loop_fd *starter_source;
+};
+
 struct mconsole {
 	int notify;			/* receives UML's notifications */
 	struct loop_fd *source;
@@ -235,6 +245,7 @@ struct supervisor {
 	struct plug plug;
 	struct disk_server disk;
 	struct status status;
+	struct networks networks;
 	struct mconsole mconsole;
 };
 
@@ -379,6 +390,10 @@ int disk_request(struct supervisor *sv, enum cow_serve_type type, size_t disk, c
 
 /* deadline.c: needs the console. */
 int deadline_open(struct supervisor *sv, struct error *err);
+
+/* networks.c: nothing to do for a machine whose session keeps no networks. */
+int networks_open(struct supervisor *sv, struct error *err);
+void networks_close(struct supervisor *sv);
 
 /* mconsole.c */
 int mconsole_open(struct supervisor *sv, struct error *err);

@@ -104,7 +104,9 @@ static int add_interfaces(const struct machine_spec *spec, struct strv *out, str
 		if (strv_addf(out, err,
 			      "vec%zu:transport=bess,dst=eth%zu,mac=%02x:%02x:%02x:%02x:%02x:%02x,mtu=%d", i,
 			      i, m[0], m[1], m[2], m[3], m[4], m[5],
-			      iface->mtu ? iface->mtu : NETPLUG_DEFAULT_MTU) < 0)
+			      iface->mtu      ? iface->mtu
+			      : iface->slirp ? NETPLUG_DEFAULT_MTU
+					     : NETPLUG_VDE_MTU) < 0)
 			return -1;
 	}
 	return 0;

@@ -5,11 +5,16 @@
 #include <sys/statvfs.h>
 
 #include "cow/cow.h"
+#include "netplug/netplug.h"
+#include "uml-lab/base/child.h"
 #include "uml-lab/base/cleanup.h"
+#include "uml-lab/base/dirs.h"
 #include "uml-lab/base/file.h"
 #include "uml-lab/image/image.h"
 #include "uml-lab/session/session_internal.h"
 
+#define CHECK_MS  5000
+#define CHECK_MAX 4096
 #define DISK_FREE_MIN (64u << 20)	/* bytes: below this a guest's first boot already fails */
 
 void findings_add(struct findings *findings, const char *fmt, ...)
@@ -57,16 +62,63 @@ int session_check_names(const struct session *session, const struct strv *names,
 }
 
 /* Things the lab language has and this version cannot do yet. */
-static void check_supported(const struct lab_machine *m, struct findings *findings)
+static void check_supported(const struct lab *lab, const struct lab_machine *m, struct findings *findings)
 {
 	if (m->shares.count)
 		findings_add(findings, "%s: shares are not served yet by this version", m->name);
 	for (size_t i = 0; i < m->interface_count; i++) {
 		const struct lab_interface *iface = &m->interfaces[i];
 
-		if (iface->network)
-			findings_add(findings, "%s: eth%zu: networks between machines are not served yet by this "
-					       "version; use slirp: true", m->name, i);
+		if (iface->network && !lab_find_network(lab, iface->network)->vde && iface->mtu > NETPLUG_VDE_MTU)
+			findings_add(findings, "%s: eth%zu: mtu: %d is more than the %d that a vde_switch passes; leave "
+					       "it out", m->name, i, iface->mtu, NETPLUG_VDE_MTU);
+	}
+}
+
+/* Whether libvdeplug can join it; only uml-netplug knows. */
+static void check_locator(const struct lab_network *network, struct findings *findings)
+{
+	cleanup_free char *program = dirs_own("uml-netplug", NULL), *text = NULL;
+	const char *argv[] = {program, "--check", "--vde", network->vde, NULL};
+	const struct child_spec spec = {.argv = argv, .cwd = "/", .null_stdin = true};
+	struct error err = ERROR_INIT;
+	int status = 0;
+
+	if (!program)
+		return;
+	if (child_capture(&spec, CHECK_MS, CHECK_MAX, true, &text, &status, &err) < 0)
+		findings_add(findings, "network %s: %s", network->name, err.message);
+	else if (status)
+		findings_add(findings, "network %s: %.*s", network->name, (int)strcspn(text, "\n"), text);
+}
+
+/* A network of ours needs its switch's program, and room for its sockets' paths. */
+static void check_switch(const struct session *s, const struct lab_network *network, struct findings *findings)
+{
+	cleanup_free char *folder = NULL, *path = NULL, *program = NULL;
+	struct error err = ERROR_INIT;
+
+	folder = session_networks_folder(s->name, &err);
+	path = folder ? network_path(folder, network->name, &err) : NULL;
+	if (!path)
+		findings_add(findings, "%s%s%s", err.message, err.hint[0] ? "; " : "", err.hint);
+	program = dirs_program("vde_switch", "vde2", &err);
+	if (!program)
+		findings_add(findings, "network %s: %s; %s", network->name, err.message, err.hint);
+}
+
+static void check_networks(const struct session *s, FILE *plan, struct findings *findings)
+{
+	for (size_t i = 0; i < s->lab->network_count; i++) {
+		const struct lab_network *network = &s->lab->networks[i];
+
+		if (network->vde)
+			check_locator(network, findings);
+		else
+			check_switch(s, network, findings);
+		if (plan)
+			fprintf(plan, "  network %s: %s\n", network->name,
+				network->vde ?: network->learning_switch ? "a switch" : "a hub");
 	}
 }
 
@@ -206,13 +258,14 @@ int session_check_start(struct session *session, const struct session_start_opti
 		    session_machine_runs(session_find_machine(session, m->name)))
 			continue;
 		memory += m->memory;
-		check_supported(m, &findings);
+		check_supported(session->lab, m, &findings);
 		check_base(session, m, plan, &findings);
 		check_kernel(m, plan, &findings);
 		if (plan)
 			fprintf(plan, ", memory %lluM, %zu interface%s\n", (unsigned long long)(m->memory >> 20),
 				m->interface_count, m->interface_count == 1 ? "" : "s");
 	}
+	check_networks(session, plan, &findings);
 	check_memory(session, memory, &findings);
 	check_room(session, &findings);
 	check_host(&findings);

@@ -27,6 +27,7 @@
 #include "uml-lab/image/image.h"
 #include "uml-lab/lab/lab.h"
 #include "uml-lab/machine/machine.h"
+#include "uml-lab/network/network.h"
 
 #define SESSION_NAME_MAX 40
 #define SESSION_LOCK_MS 10000	/* how long a verb waits for another one on the same session */
@@ -96,6 +97,8 @@ struct session {
 	char *seed;			/* of {{random:N}} */
 	struct strv params;		/* "K=V" as given by --param */
 	struct lab *lab;		/* as instantiated */
+	struct process_id network_keeper;	/* pid 0: none */
+	struct process_id *network_switches;	/* in the order of lab->networks; pid 0: no switch of ours, or it does not run */
 	struct session_machine *machines;	/* as many as, and in the order of, lab->machines */
 	size_t machine_count;
 	struct session_last_check last_check;
@@ -232,6 +235,8 @@ json_t *session_status(struct session *session, struct error *err);
 /* Builds what machine_supervise() needs. machine_spec_free() it. */
 int session_machine_spec(const struct session *session, const char *machine, struct machine_spec *spec,
 			 struct error *err);
+/* The body of `uml-lab __networks SESSION`. ready_fd: closed when they can be joined. ERROR_STATE: another keeper lives. */
+int session_keep_networks(const char *name, int ready_fd, struct error *err);
 /* The body of `uml-lab __supervise SESSION MACHINE`. ready_fd: closed when clients may connect. Exit status. */
 int session_supervise(const char *session, const char *machine, int ready_fd, struct error *err);
 

@@ -19,6 +19,9 @@ int64_t yaml_get_number(yaml_document_t *document, yaml_node_t *node, const char
 int yaml_copy_text(yaml_document_t *document, yaml_node_t *node, const char *key, char **out, struct error *err);
 int yaml_copy_list(yaml_document_t *document, yaml_node_t *node, const char *key, struct strv *out, struct error *err);
 
+/* {pid, start} under a key; zero when it is not there. */
+struct process_id yaml_get_process(yaml_document_t *document, yaml_node_t *node, const char *key);
+
 /* Writing: events into a growing buffer; the first failure sticks and yaml_out_end() tells it. */
 struct yaml_out {
 	yaml_emitter_t emitter;
@@ -36,10 +39,37 @@ void yaml_out_text(struct yaml_out *out, const char *key, const char *text);
 /* KEY: NUMBER or another plain word. */
 void yaml_out_number(struct yaml_out *out, const char *key, int64_t number);
 void yaml_out_plain(struct yaml_out *out, const char *key, const char *word);
+/* KEY: {pid, start}; nothing for pid 0. */
+void yaml_out_process(struct yaml_out *out, const char *key, const struct process_id *id);
 /* KEY: a list of texts; nothing when it is empty. */
 void yaml_out_strings(struct yaml_out *out, const char *key, const struct strv *list);
 /* Ends the document. The text, malloc'ed; NULL + err. Frees all else. */
 char *yaml_out_end(struct yaml_out *out, struct error *err);
+
+/* ---- networks.c ---- */
+
+/* The runtime folder of the session's networks; malloc'ed, not made. NULL + err. */
+char *session_networks_folder(const char *session, struct error *err);
+/* Whether the session has networks of its own, with a switch. */
+bool session_keeps_networks(const struct session *session);
+/* What joins the network: the path of our switch, or the lab's locator. malloc'ed; NULL + err. */
+char *session_network_locator(const struct session *session, const struct lab_network *network, struct error *err);
+/* The command that starts the keeper of the networks. */
+int session_keeper_argv(const struct session *session, struct strv *argv, struct error *err);
+/*
+ * Sees to it that the networks are kept, before machines start. *hold: while open they stay, also with no machine;
+ * -1 when the session has none of its own. -1 + err.
+ */
+int session_networks_start(const struct session *session, int *hold, struct error *err);
+/* When no machine runs any more: waits for the keeper to end (bounded; then it is killed), sweeps. -1 + err. */
+int session_networks_end(const struct session *session, struct error *err);
+int session_networks_read(yaml_document_t *document, yaml_node_t *part, struct session *session, struct error *err);
+/*
+ * What `status` tells of the networks: name, kind, locator, pid of the switch, ports. machines is the status of the
+ * machines, whose supervisors know which port is joined. NULL when memory is out.
+ */
+json_t *session_networks_status(const struct session *session, const json_t *machines);
+void session_networks_write(struct yaml_out *out, const struct session *session);
 
 /* ---- last_check.c: `check:` below `session:` ---- */
 

@@ -67,7 +67,7 @@ int session_settle(struct session *session, struct error *err)
 		any |= is_stale(&session->machines[i]);
 	if (!any)
 		return 0;
-	if (session_update(session->name, settle_all, NULL, err) < 0)
+	if (session_update(session->name, settle_all, NULL, err) < 0 || session_reload(session, err) < 0)
 		return -1;
-	return session_reload(session, err);
+	return session_networks_end(session, err);
 }

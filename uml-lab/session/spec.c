@@ -53,6 +53,17 @@ static int fill_impair(const struct lab_traffic *traffic, struct netplug_impair 
 	return 0;
 }
 
+static int fill_network(const struct session *s, const char *name, struct machine_interface *out, struct error *err)
+{
+	const struct lab_network *network = lab_find_network(s->lab, name);
+
+	if (!network)
+		return error_set(err, ERROR_NOT_FOUND, "session %s has no network %s", s->name, name);
+	out->network = str_dup(name, err);
+	out->locator = session_network_locator(s, network, err);
+	return out->network && out->locator ? 0 : -1;
+}
+
 static int fill_interface(const struct session *s, const struct lab_machine *m, size_t index,
 			  struct machine_interface *out, struct error *err)
 {
@@ -70,7 +81,7 @@ static int fill_interface(const struct session *s, const struct lab_machine *m, 
 	out->restricted = in->restricted;
 	if (choose_mac(s, m, index, out->mac, err) < 0)
 		return -1;
-	if (in->network && !(out->network = str_dup(in->network, err)))
+	if (in->network && fill_network(s, in->network, out, err) < 0)
 		return -1;
 	for (size_t i = 0; i < in->address_count; i++) {
 		address_text(&in->addresses[i], true, text, sizeof(text));
@@ -98,6 +109,20 @@ static int fill_interfaces(const struct session *s, const struct lab_machine *m,
 	for (size_t i = 0; i < m->interface_count; i++)
 		if (fill_interface(s, m, i, &spec->interfaces[i], err) < 0)
 			return -1;
+	return 0;
+}
+
+/* The keeper of the networks, for a machine that is on one of ours. */
+static int fill_keeper(const struct session *s, struct machine_spec *spec, struct error *err)
+{
+	for (size_t i = 0; i < spec->interface_count; i++) {
+		const char *name = spec->interfaces[i].network;
+
+		if (!name || lab_find_network(s->lab, name)->vde)
+			continue;
+		spec->networks = session_networks_folder(s->name, err);
+		return spec->networks ? session_keeper_argv(s, &spec->keeper_argv, err) : -1;
+	}
 	return 0;
 }
 
@@ -225,7 +250,8 @@ static int fill_spec(const struct session *s, const struct lab_machine *m, struc
 		if (strv_add(&spec->kernel_args, m->kernel_args.items[i], err) < 0)
 			return -1;
 	if (kernel_find(m->kernel, &spec->kernel, err) < 0 || fill_disks(s, m, spec, err) < 0 ||
-	    fill_quota(s, spec, err) < 0 || fill_interfaces(s, m, spec, err) < 0)
+	    fill_quota(s, spec, err) < 0 || fill_interfaces(s, m, spec, err) < 0 ||
+	    fill_keeper(s, spec, err) < 0)
 		return -1;
 	return fill_hosts(s, spec, err);
 }

@@ -322,13 +322,16 @@ int session_start(struct session *session, const struct session_start_options *o
 {
 	struct begin begin = {options->only};
 	struct batch batch = {0};
+	cleanup_close int networks = -1;
 	int result;
 
 	if (session_check_names(session, options->only, err) < 0 || session_settle(session, err) < 0 ||
 	    layers_repair(session, err) < 0 || session_update(session->name, begin_all, &begin, err) < 0 || session_reload(session, err) < 0 ||
 	    batch_alloc(&batch, session->machine_count, err) < 0)
 		return -1;
-	result = launch_all(session, options, &batch, err);
+	result = session_networks_start(session, &networks, err);
+	if (result == 0)
+		result = launch_all(session, options, &batch, err);
 	if (result == 0 && !batch.count) {
 		result = error_set(err, ERROR_STATE, "session %s is running already", session->name);
 		error_hint(err, "look at it with `uml-lab status %s`, or give another one a name: --name", session->name);

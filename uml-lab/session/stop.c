@@ -105,5 +105,7 @@ int session_stop(struct session *session, const struct strv *names, bool force, 
 		result = wait_gone(&all, err);
 	stopping_free(&all);
 	/* One that had to be killed could not write its end down. */
-	return result < 0 ? -1 : session_settle(session, err);
+	if (result == 0)
+		result = session_settle(session, err);
+	return result < 0 || session_reload(session, err) < 0 ? -1 : session_networks_end(session, err);
 }

@@ -63,6 +63,7 @@ void session_free(struct session *session)
 	for (size_t i = 0; i < session->machine_count; i++)
 		machine_free(&session->machines[i]);
 	free(session->machines);
+	free(session->network_switches);
 	snapshots_free(session);
 	free(session->name);
 	free(session->folder);
@@ -94,26 +95,16 @@ struct session_machine *session_find_machine(struct session *session, const char
 
 /* ---- reading ---- */
 
-static struct process_id read_process(yaml_document_t *doc, yaml_node_t *node, const char *key)
-{
-	yaml_node_t *process = yaml_get(doc, node, key);
-
-	return (struct process_id){
-		.pid = (pid_t)yaml_get_number(doc, process, "pid", 0),
-		.start = (uint64_t)yaml_get_number(doc, process, "start", 0),
-	};
-}
-
 static int read_machine(yaml_document_t *doc, yaml_node_t *node, struct session_machine *m, struct error *err)
 {
 	const char *state = yaml_get_text(doc, node, "state");
 	yaml_node_t *base = yaml_get(doc, node, "base");
 
 	m->ever_started = state && machine_state_parse(state, &m->state) == 0;
-	m->supervisor = read_process(doc, node, "supervisor");
-	m->kernel_process = read_process(doc, node, "kernel-process");
-	m->plug = read_process(doc, node, "plug");
-	m->disk_server = read_process(doc, node, "disk-server");
+	m->supervisor = yaml_get_process(doc, node, "supervisor");
+	m->kernel_process = yaml_get_process(doc, node, "kernel-process");
+	m->plug = yaml_get_process(doc, node, "plug");
+	m->disk_server = yaml_get_process(doc, node, "disk-server");
 	m->base_size = (uint64_t)yaml_get_number(doc, base, "size", 0);
 	m->base_mtime = yaml_get_number(doc, base, "mtime", 0);
 	m->set_up = str_eq(yaml_get_text(doc, node, "set-up"), "true");
@@ -140,6 +131,7 @@ static int read_session_part(struct session *s, yaml_document_t *doc, yaml_node_
 	if (yaml_copy_text(doc, part, "created", &s->created, err) < 0 ||
 	    yaml_copy_text(doc, part, "ends", &s->ends, err) < 0 ||
 	    yaml_copy_list(doc, part, "params", &s->params, err) < 0 ||
+	    session_networks_read(doc, part, s, err) < 0 ||
 	    last_check_read(doc, yaml_get(doc, part, "check"), &s->last_check, err) < 0)
 		return -1;
 	s->machines = calloc(s->lab->machine_count, sizeof(*s->machines));
@@ -262,16 +254,6 @@ int session_reload(struct session *session, struct error *err)
 
 /* ---- writing ---- */
 
-static void write_process(struct yaml_out *out, const char *key, const struct process_id *id)
-{
-	if (!id->pid)
-		return;
-	yaml_out_map(out, key, true);
-	yaml_out_number(out, "pid", id->pid);
-	yaml_out_number(out, "start", (int64_t)id->start);
-	yaml_out_close_map(out);
-}
-
 static void write_machine(struct yaml_out *out, const struct session_machine *m)
 {
 	yaml_out_map(out, m->name, false);
@@ -280,10 +262,10 @@ static void write_machine(struct yaml_out *out, const struct session_machine *m)
 	yaml_out_text(out, "cause", m->cause);
 	yaml_out_text(out, "started", m->started);
 	yaml_out_text(out, "changed", m->changed);
-	write_process(out, "supervisor", &m->supervisor);
-	write_process(out, "kernel-process", &m->kernel_process);
-	write_process(out, "plug", &m->plug);
-	write_process(out, "disk-server", &m->disk_server);
+	yaml_out_process(out, "supervisor", &m->supervisor);
+	yaml_out_process(out, "kernel-process", &m->kernel_process);
+	yaml_out_process(out, "plug", &m->plug);
+	yaml_out_process(out, "disk-server", &m->disk_server);
 	yaml_out_text(out, "kernel", m->kernel);
 	yaml_out_text(out, "sandbox", m->sandbox);
 	base_write(out, m->base, m->base_size, m->base_mtime);
@@ -316,6 +298,7 @@ static char *session_part(const struct session *s, struct error *err)
 	yaml_out_text(&out, "seed", s->seed);
 	yaml_out_strings(&out, "params", &s->params);
 	last_check_write(&out, &s->last_check);
+	session_networks_write(&out, s);
 	yaml_out_map(&out, "machines", false);
 	for (size_t i = 0; i < s->machine_count; i++)
 		write_machine(&out, &s->machines[i]);

@@ -166,6 +166,26 @@ void yaml_out_strings(struct yaml_out *out, const char *key, const struct strv *
 	yaml_out_close_list(out);
 }
 
+struct process_id yaml_get_process(yaml_document_t *document, yaml_node_t *node, const char *key)
+{
+	yaml_node_t *process = yaml_get(document, node, key);
+
+	return (struct process_id){
+		.pid = (pid_t)yaml_get_number(document, process, "pid", 0),
+		.start = (uint64_t)yaml_get_number(document, process, "start", 0),
+	};
+}
+
+void yaml_out_process(struct yaml_out *out, const char *key, const struct process_id *id)
+{
+	if (!id->pid)
+		return;
+	yaml_out_map(out, key, true);
+	yaml_out_number(out, "pid", id->pid);
+	yaml_out_number(out, "start", (int64_t)id->start);
+	yaml_out_close_map(out);
+}
+
 char *yaml_out_end(struct yaml_out *out, struct error *err)
 {
 	char *text = NULL;

@@ -1,0 +1,2 @@
+LIBS += network
+LIB_network_SRCS := $(addprefix uml-lab/network/,keeper.c switch.c vlans.c folder.c)
