@@ -130,6 +130,7 @@ json_t *session_status(struct session *session, struct error *err)
 	}
 	set_text(object, "state", running ? "running" : "stopped");
 	json_object_set_new(object, "machines", machines);
+	json_object_set_new(object, "network_keeper_pid", process_json(&session->network_keeper));
 	json_object_set_new(object, "networks", session_networks_status(session, machines));
 	json_object_set_new(object, "check", check_json(&session->last_check));
 	if (!machines) {
