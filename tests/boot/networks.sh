@@ -70,8 +70,8 @@ uml-lab status net >"$T/out" && grep -q "net/lan.*hub.*a/eth0 b/eth1 c/eth0" "$T
 expect 0 pings net/a -s 1472 10.9.1.2
 expect 0 pings net/a -s 8000 10.9.1.2
 tag() { # MACHINE LAN_INTERFACE TRUNK_INTERFACE NUMBER
-	expect 0 in_guest "net/$1" -- sh -e -c "vconfig add $2 5; vconfig add $3 4094; ip addr add 10.5.0.$4/24 dev $2.5
-		ip addr add 10.6.0.$4/24 dev $3.4094; ip link set $2.5 up; ip link set $3.4094 up"
+	expect 0 in_guest "net/$1" -- sh -e -c "vconfig add $2 5; vconfig add $3 4093; ip addr add 10.5.0.$4/24 dev $2.5
+		ip addr add 10.6.0.$4/24 dev $3.4093; ip link set $2.5 up; ip link set $3.4093 up"
 }
 tag a eth0 eth2 1
 tag b eth1 eth0 2

@@ -25,6 +25,7 @@
 #define PORTS_SPARE 16		/* for QEMU and whatever else joins a network by hand */
 #define READY_MS    15000
 #define READY_FD    3
+#define NEW_MS      2000	/* for a switch that is not there though the keeper is */
 #define END_MS      3000	/* the keeper ends by itself; after this it is ended */
 
 char *session_networks_folder(const char *session, struct error *err)
@@ -199,6 +200,29 @@ static int spawn_keeper(const struct session *s, struct error *err)
 	return wait_ready(ready, err);
 }
 
+/* A keeper that runs keeps the networks there were when the first machine started. */
+static int check_kept(const struct session *s, const char *folder, struct error *err)
+{
+	for (size_t i = 0; i < s->lab->network_count; i++) {
+		const struct lab_network *network = &s->lab->networks[i];
+		cleanup_free char *path = NULL;
+		int left_ms = NEW_MS;
+
+		if (network->vde)
+			continue;
+		path = str_printf(err, "%s/%s/ctl", folder, network->name);
+		if (!path)
+			return -1;
+		for (; !file_exists(path) && left_ms > 0; left_ms -= 20)	/* its switch may just be started again */
+			poll(NULL, 0, 20);
+		if (left_ms > 0)
+			continue;
+		error_set(err, ERROR_STATE, "network %s came into the lab while session %s was running", network->name, s->name);
+		return error_hint(err, "stop all of the session first: uml-lab down %s", s->name);
+	}
+	return 0;
+}
+
 int session_networks_start(const struct session *session, int *hold, struct error *err)
 {
 	cleanup_free char *folder = NULL;
@@ -211,7 +235,7 @@ int session_networks_start(const struct session *session, int *hold, struct erro
 		return -1;
 	*hold = network_connect(folder, err);
 	if (*hold >= 0)
-		return 0;
+		return check_kept(session, folder, err);
 	if (spawn_keeper(session, err) < 0)
 		return -1;
 	*hold = network_connect(folder, err);
@@ -260,6 +284,21 @@ int session_networks_end(const struct session *session, struct error *err)
 }
 
 /* ---- session.yml ---- */
+
+int session_networks_carry_over(struct session *s, const struct session *old, struct error *err)
+{
+	s->network_switches = calloc(s->lab->network_count + 1, sizeof(*s->network_switches));
+	if (!s->network_switches)
+		return error_oom(err);
+	if (!old)
+		return 0;
+	s->network_keeper = old->network_keeper;
+	for (size_t i = 0; i < s->lab->network_count; i++)
+		for (size_t j = 0; j < old->lab->network_count; j++)
+			if (str_eq(s->lab->networks[i].name, old->lab->networks[j].name))
+				s->network_switches[i] = old->network_switches[j];
+	return 0;
+}
 
 int session_networks_read(yaml_document_t *document, yaml_node_t *part, struct session *s, struct error *err)
 {

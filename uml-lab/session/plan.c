@@ -75,6 +75,21 @@ static void check_supported(const struct lab *lab, const struct lab_machine *m, 
 	}
 }
 
+/* What uml-netplug said: its error and its hint, a line each. */
+static void add_said(const struct lab_network *network, const char *text, struct findings *findings)
+{
+	static const char prefix[] = "uml-netplug: ";
+	cleanup_strv struct strv lines = STRV_INIT;
+	cleanup_strbuf struct strbuf said = STRBUF_INIT;
+
+	strv_split(&lines, text, '\n', NULL);
+	for (size_t i = 0; i < lines.count; i++)
+		if (lines.items[i][0])
+			strbuf_printf(&said, "%s%s", i ? "; " : "",
+				      lines.items[i] + (str_starts(lines.items[i], prefix) ? strlen(prefix) : 0));
+	findings_add(findings, "network %s: %s", network->name, said.data ?: "cannot be joined");
+}
+
 /* Whether libvdeplug can join it; only uml-netplug knows. */
 static void check_locator(const struct lab_network *network, struct findings *findings)
 {
@@ -89,7 +104,7 @@ static void check_locator(const struct lab_network *network, struct findings *fi
 	if (child_capture(&spec, CHECK_MS, CHECK_MAX, true, &text, &status, &err) < 0)
 		findings_add(findings, "network %s: %s", network->name, err.message);
 	else if (status)
-		findings_add(findings, "network %s: %.*s", network->name, (int)strcspn(text, "\n"), text);
+		add_said(network, text, findings);
 }
 
 /* A network of ours needs its switch's program, and room for its sockets' paths. */

@@ -64,6 +64,8 @@ static int carry_over(struct session *s, struct session *old, struct error *err)
 			return error_set(err, ERROR_STATE, "machine %s is running but is no longer in %s",
 					 old->machines[i].name, s->lab_file),
 			       error_hint(err, "stop it first: uml-lab down %s", s->name);
+	if (session_networks_carry_over(s, old, err) < 0)
+		return -1;
 	/* Snapshots hold also machines that the lab has no more: it may get them back. */
 	if (old) {
 		s->snapshots = steal_ptr(&old->snapshots);

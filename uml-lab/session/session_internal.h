@@ -63,6 +63,8 @@ int session_keeper_argv(const struct session *session, struct strv *argv, struct
 int session_networks_start(const struct session *session, int *hold, struct error *err);
 /* When no machine runs any more: waits for the keeper to end (bounded; then it is killed), sweeps. -1 + err. */
 int session_networks_end(const struct session *session, struct error *err);
+/* Hands what runs from the old description (NULL: none) to the new one. */
+int session_networks_carry_over(struct session *session, const struct session *old, struct error *err);
 int session_networks_read(yaml_document_t *document, yaml_node_t *part, struct session *session, struct error *err);
 /*
  * What `status` tells of the networks: name, kind, locator, pid of the switch, ports. machines is the status of the
