@@ -3,7 +3,7 @@
  * guest's network from inside (static, no library but libc; busybox's nc
  * moves 1 KiB at a time and measures itself).
  *
- *	netplug-blast serve PORT             host: serves all the below on the loopback, until killed
+ *	netplug-blast serve PORT [ADDRESS]   serves all the below, on the loopback unless said, until killed
  *	netplug-blast send ADDR PORT BYTES   guest to host: "MBIT/s"
  *	netplug-blast recv ADDR PORT BYTES   host to guest: "MBIT/s"
  *
@@ -113,10 +113,10 @@ static void answer(int fd)
 		produce(fd, bytes);
 }
 
-static int serve(int port)
+static int serve(int port, const char *address)
 {
 	struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port),
-				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+				  .sin_addr.s_addr = inet_addr(address) };
 	int listener = socket(AF_INET, SOCK_STREAM, 0), yes = 1;
 
 	signal(SIGCHLD, SIG_IGN);
@@ -141,10 +141,10 @@ static int serve(int port)
 int main(int argc, char **argv)
 {
 	fill_pattern();
-	if (argc == 3 && !strcmp(argv[1], "serve"))
-		return serve(atoi(argv[2]));
+	if ((argc == 3 || argc == 4) && !strcmp(argv[1], "serve"))
+		return serve(atoi(argv[2]), argc == 4 ? argv[3] : "127.0.0.1");
 	if (argc == 5 && (!strcmp(argv[1], "send") || !strcmp(argv[1], "recv")))
 		return client(argv[1][0] == 's', argv[2], atoi(argv[3]), strtoull(argv[4], NULL, 10));
-	fputs("usage: netplug-blast serve PORT | send|recv ADDRESS PORT BYTES\n", stderr);
+	fputs("usage: netplug-blast serve PORT [ADDRESS] | send|recv ADDRESS PORT BYTES\n", stderr);
 	return 2;
 }

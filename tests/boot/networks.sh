@@ -111,7 +111,7 @@ wait_until 10 pings net/c 10.9.1.1
 
 # ---- nothing is left, also when all supervisors and the keeper are killed at once ----
 expect 0 uml-lab down --force net
-same "$(pids_of "$HOME/.local/state|vde_switch|__networks")" "" "processes after down"
+same "$(pids_of "vde_switch.*$RUNTIME|__networks|__supervise")" "" "processes after down"
 same "$(ls -A "$RUNTIME")" "" "files after down"
 up "$T/labs/net"
 status_json net
@@ -119,7 +119,7 @@ for victim in 'd["machines"][0]["supervisor_pid"]' 'd["machines"][1]["supervisor
 	json "$T/status.json" "$victim"
 done | xargs kill -9
 expect 0 uml-lab status net
-no_process() { [ -z "$(pids_of 'vde_switch|__networks|__supervise')" ]; }
+no_process() { [ -z "$(pids_of "vde_switch.*$RUNTIME|__networks|__supervise")" ]; }
 wait_until 5 no_process
 same "$(ls -A "$RUNTIME")" "" "files after status"
 
