@@ -16,8 +16,8 @@ all_joined() {
 	status_json "$1" && [ "$(json "$T/status.json" 'all(p["joined"] for n in d["networks"] for p in n["ports"])')" = True ]
 }
 
-lab net <<END
-	lab: net
+lab mesh <<END
+	lab: mesh
 	base: tiny
 	networks:
 	  lan: {}
@@ -43,83 +43,83 @@ lab net <<END
 	      - {network: lan, address: 10.9.1.3/24}
 	      - {network: trunk, address: 10.9.2.3/24}
 END
-sed -i 's/^\t//' "$T/labs/net/lab.yml"
+sed -i 's/^\t//' "$T/labs/mesh/lab.yml"
 
 # ---- machines reach each other, also one that comes later ----
-up "$T/labs/net" --only a,b
-expect 0 pings net/a 10.9.1.2
-expect 5 uml-lab up "$T/labs/net" --only a
-up "$T/labs/net"
-wait_until 10 all_joined net
-expect 0 pings net/a b
-expect 0 pings net/b a
-expect 0 pings net/c b
-expect 0 pings net/a 10.9.2.2
-expect 0 pings net/a 10.9.3.2
-wait_until 10 pings net/a fd09::2		# a fresh address has to be found unused first
-expect 0 in_guest net/a -- sh -c 'ip -4 addr show eth1; cat /sys/class/net/eth0/mtu'
+up "$T/labs/mesh" --only a,b
+expect 0 pings mesh/a 10.9.1.2
+expect 5 uml-lab up "$T/labs/mesh" --only a
+up "$T/labs/mesh"
+wait_until 10 all_joined mesh
+expect 0 pings mesh/a b
+expect 0 pings mesh/b a
+expect 0 pings mesh/c b
+expect 0 pings mesh/a 10.9.2.2
+expect 0 pings mesh/a 10.9.3.2
+wait_until 10 pings mesh/a fd09::2		# a fresh address has to be found unused first
+expect 0 in_guest mesh/a -- sh -c 'ip -4 addr show eth1; cat /sys/class/net/eth0/mtu'
 says "inet 10.0.2.15/24"
 says 1500
-expect 0 in_guest net/b -- cat /sys/class/net/eth1/address
+expect 0 in_guest mesh/b -- cat /sys/class/net/eth1/address
 says "02:00:00:00:00:0b"
-LOCAL=$(in_guest net/b -- ip -6 addr show eth1 | grep -o 'fe80[0-9a-f:]*')
-wait_until 10 in_guest net/a -- ping -c 1 -W 1 -I eth0 "$LOCAL"
-uml-lab status net >"$T/out" && grep -q "net/lan.*hub.*a/eth0 b/eth1 c/eth0" "$T/out" || { cat "$T/out"; fail "status shows no networks"; }
+LOCAL=$(in_guest mesh/b -- ip -6 addr show eth1 | grep -o 'fe80[0-9a-f:]*')
+wait_until 10 in_guest mesh/a -- ping -c 1 -W 1 -I eth0 "$LOCAL"
+uml-lab status mesh >"$T/out" && grep -q "mesh/lan.*hub.*a/eth0 b/eth1 c/eth0" "$T/out" || { cat "$T/out"; fail "status shows no networks"; }
 
 # ---- whole frames, fragments, and tags, on both kinds ----
-expect 0 pings net/a -s 1472 10.9.1.2
-expect 0 pings net/a -s 8000 10.9.1.2
+expect 0 pings mesh/a -s 1472 10.9.1.2
+expect 0 pings mesh/a -s 8000 10.9.1.2
 tag() { # MACHINE LAN_INTERFACE TRUNK_INTERFACE NUMBER
-	expect 0 in_guest "net/$1" -- sh -e -c "vconfig add $2 5; vconfig add $3 4093; ip addr add 10.5.0.$4/24 dev $2.5
+	expect 0 in_guest "mesh/$1" -- sh -e -c "vconfig add $2 5; vconfig add $3 4093; ip addr add 10.5.0.$4/24 dev $2.5
 		ip addr add 10.6.0.$4/24 dev $3.4093; ip link set $2.5 up; ip link set $3.4093 up"
 }
 tag a eth0 eth2 1
 tag b eth1 eth0 2
 for peer in 10.5.0.2 10.6.0.2; do
-	wait_until 5 pings net/a "$peer"
-	expect 0 pings net/a -s 1472 "$peer"
+	wait_until 5 pings mesh/a "$peer"
+	expect 0 pings mesh/a -s 1472 "$peer"
 done
 
 # ---- what a third machine sees: all on a hub, nothing on a switch that has learned ----
-heard() { in_guest net/c -- cat "/sys/class/net/$1/statistics/rx_packets"; }
-talk() { expect 0 in_guest net/a -- ping -c 20 -i 0.02 -q -W 2 "$1"; }
+heard() { in_guest mesh/c -- cat "/sys/class/net/$1/statistics/rx_packets"; }
+talk() { expect 0 in_guest mesh/a -- ping -c 20 -i 0.02 -q -W 2 "$1"; }
 talk 10.9.2.2
 before=$(heard eth0) && talk 10.9.1.2 && [ $(($(heard eth0) - before)) -ge 40 ] || fail "a hub kept frames from c"
 before=$(heard eth1) && talk 10.9.2.2 && [ $(($(heard eth1) - before)) -lt 10 ] || fail "a switch showed c what was not for it"
 
 # ---- a link goes down and up ----
-expect 0 in_guest net/b -- ip link set eth1 down
-expect 1 pings net/a 10.9.1.2
-expect 0 in_guest net/b -- ip link set eth1 up
-wait_until 10 pings net/a 10.9.1.2
+expect 0 in_guest mesh/b -- ip link set eth1 down
+expect 1 pings mesh/a 10.9.1.2
+expect 0 in_guest mesh/b -- ip link set eth1 up
+wait_until 10 pings mesh/a 10.9.1.2
 
 # ---- every process may be killed; the guest notices nothing but lost frames ----
-status_json net
+status_json mesh
 KEEPER=$(json "$T/status.json" 'd["network_keeper_pid"]')
 for victim in 'd["networks"][0]["switch_pid"]' 'd["networks"][1]["switch_pid"]' 'd["network_keeper_pid"]' 'd["machines"][1]["plug_pid"]'; do
-	status_json net
+	status_json mesh
 	kill -9 "$(json "$T/status.json" "$victim")" || fail "no process $victim"
-	wait_until 20 pings net/a 10.9.1.2
-	wait_until 20 pings net/a 10.9.2.2
+	wait_until 20 pings mesh/a 10.9.1.2
+	wait_until 20 pings mesh/a 10.9.2.2
 done
-wait_until 10 all_joined net
+wait_until 10 all_joined mesh
 [ "$(json "$T/status.json" 'd["network_keeper_pid"]')" != "$KEEPER" ] || fail "the keeper that was killed still keeps"
 kill -9 "$(json "$T/status.json" 'd["machines"][2]["supervisor_pid"]')"
-expect 0 pings net/a 10.9.1.2
-up "$T/labs/net"
-wait_until 10 pings net/c 10.9.1.1
+expect 0 pings mesh/a 10.9.1.2
+up "$T/labs/mesh"
+wait_until 10 pings mesh/c 10.9.1.1
 
 # ---- nothing is left, also when all supervisors and the keeper are killed at once ----
-expect 0 uml-lab down --force net
-same "$(pids_of "vde_switch.*$RUNTIME|__networks|__supervise")" "" "processes after down"
+expect 0 uml-lab down --force mesh
+same "$(pids_of "vde_switch.*$RUNTIME|__networks mesh|__supervise mesh")" "" "processes after down"
 same "$(ls -A "$RUNTIME")" "" "files after down"
-up "$T/labs/net"
-status_json net
+up "$T/labs/mesh"
+status_json mesh
 for victim in 'd["machines"][0]["supervisor_pid"]' 'd["machines"][1]["supervisor_pid"]' 'd["machines"][2]["supervisor_pid"]' 'd["network_keeper_pid"]'; do
 	json "$T/status.json" "$victim"
 done | xargs kill -9
-expect 0 uml-lab status net
-no_process() { [ -z "$(pids_of "vde_switch.*$RUNTIME|__networks|__supervise")" ]; }
+expect 0 uml-lab status mesh
+no_process() { [ -z "$(pids_of "vde_switch.*$RUNTIME|__networks mesh|__supervise mesh")" ]; }
 wait_until 5 no_process
 same "$(ls -A "$RUNTIME")" "" "files after status"
 
