@@ -13,7 +13,8 @@ struct options {
 	const char *vde, *label;
 	bool check;
 	const char *socket;
-	struct strv forwards, allow;
+	struct strv forwards, allow, folders;
+	bool no_walls;
 	bool host, restrict_access, no_ipv6;
 	const char *hostname, *domain, *search;
 	const char *mtu;
@@ -33,6 +34,8 @@ static const struct cli_option option_table[] = {
 	{ "host", 0, CLI_FLAG, OPTION(host), NULL, "let the guest reach the host's loopback as 10.0.2.2" },
 	{ "restrict", 0, CLI_FLAG, OPTION(restrict_access), NULL, "let nothing through but the forwards" },
 	{ "allow", 0, CLI_LIST, OPTION(allow), "ADDRESS[/BITS][:PORT[/udp]]", "what may still be reached with --restrict" },
+	{ "folder", 0, CLI_LIST, OPTION(folders), "PATH", "a folder with sockets of VDE networks, beside what walls leave open" },
+	{ "no-walls", 0, CLI_FLAG, OPTION(no_walls), NULL, "do not confine this process: for VDE modules that start programs" },
 	{ "no-ipv6", 0, CLI_FLAG, OPTION(no_ipv6), NULL, "IPv4 only" },
 	{ "hostname", 0, CLI_STRING, OPTION(hostname), "NAME", "host name given by DHCP" },
 	{ "domain", 0, CLI_STRING, OPTION(domain), "NAME", "domain name given by DHCP" },
@@ -75,12 +78,22 @@ static int fill_config(const struct options *o, struct netplug_port_config *c, s
 	return 0;
 }
 
+static const char *const none[] = { NULL };
+
+/* Folders the walls leave open; NULL: no walls. */
+static const char *const *folders_of(const struct options *o)
+{
+	if (o->no_walls)
+		return NULL;
+	return o->folders.count ? (const char *const *)o->folders.items : none;
+}
+
 static int run_alone(const struct options *o, struct error *err)
 {
-	static const char *const none[] = { NULL };
 	struct serve_alone alone = {
 		.socket = o->socket,
 		.forwards = o->forwards.count ? (const char *const *)o->forwards.items : none,
+		.folders = folders_of(o),
 		.allow = o->allow.count ? (const char *const *)o->allow.items : none,
 	};
 
@@ -109,7 +122,7 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 		return error_set(err, ERROR_USAGE, "--control-fd stands alone: interfaces come through the socket");
 	if (str_to_i64(o->control_fd, 0, 1 << 20, &fd) || fcntl((int)fd, F_SETFD, FD_CLOEXEC))
 		return error_set(err, ERROR_USAGE, "--control-fd %s is not an open descriptor", o->control_fd);
-	return serve_control((int)fd, err);
+	return serve_control((int)fd, folders_of(o), err);
 }
 
 static const struct cli_command command = {

@@ -91,6 +91,15 @@ int netplug_impair_set(struct netplug_impair *impair, const char *key, const cha
 /* "delay=50ms loss=2% down", "" for none; for people and scripts. Returns buf. */
 char *netplug_impair_format(const struct netplug_impair *impair, char buf[static NETPLUG_IMPAIR_TEXT_MAX]);
 
+/*
+ * Writes " by process PID, COMM" for a process that listens on the port into buf, as far
+ * as /proc lets this user look; "" when it does not. Returns buf. IPv4 and IPv6 are
+ * both looked at, since a socket on [::] takes both. The plug behind its walls sees no
+ * other process: its answer ends with NETPLUG_IN_USE, and the supervisor may add this.
+ */
+char *netplug_owner_of_port(bool udp, uint16_t port, char *buf, size_t size);
+#define NETPLUG_IN_USE " is in use"
+
 /* An allowed destination, written out: shorter than this. */
 #define NETPLUG_ALLOW_TEXT_MAX 80
 

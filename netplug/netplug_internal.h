@@ -367,15 +367,6 @@ void udp_forward_pause(struct udp_forward *forward, bool paused);
 /* NULL is fine. */
 void udp_forward_free(struct udp_forward *forward);
 
-/* owner.c: who has a port */
-
-/*
- * Writes " by process PID, COMM" for a process that listens on the port into buf, as far
- * as /proc lets this user look; "" when it does not. Returns buf. IPv4 and IPv6 are
- * both looked at, since a socket on [::] takes both.
- */
-char *owner_of_port(bool udp, uint16_t port, char *buf, size_t size);
-
 /* port.c: one interface */
 
 struct port;
@@ -416,6 +407,14 @@ int plug_add_port(struct plug *plug, const struct netplug_port_config *config, s
 int plug_run(struct plug *plug, struct error *err);
 void plug_free(struct plug *plug);
 
+/* walls.c */
+
+/*
+ * Confines the process for good. folders: where VDE networks have their sockets, which it may make and remove there;
+ * NULL-terminated. 0, or -1 + err: it should not go on.
+ */
+int walls_raise(const char *const *folders, struct error *err);
+
 /* serve.c */
 
 struct server {
@@ -427,8 +426,11 @@ struct server {
 /* Acts on the requests that wait on the control socket, a bounded number of them, and answers each. */
 void serve_pending(struct server *server);
 
-/* Obeys the control socket until its other end closes. Takes control over. Returns 0, or -1 + err. */
-int serve_control(int control, struct error *err);
+/*
+ * Obeys the control socket until its other end closes. Takes control over. folders: as walls_raise(), NULL: no walls.
+ * Returns 0, or -1 + err.
+ */
+int serve_control(int control, const char *const *folders, struct error *err);
 
 /* A person's or a test's plug: one interface on a socket of its own. */
 struct serve_alone {
@@ -436,6 +438,7 @@ struct serve_alone {
 	struct netplug_port_config config;
 	const char *const *forwards;	/* text forms, NULL-terminated */
 	const char *const *allow;	/* likewise */
+	const char *const *folders;	/* of serve_control() */
 };
 
 /* Runs until SIGTERM or SIGINT. Tells on stdout where it listens. Returns 0, or -1 + err. */

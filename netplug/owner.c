@@ -70,7 +70,7 @@ static void describe(const char *pid, char *buf, size_t size)
 	snprintf(buf, size, " by process %s%s%s", pid, comm[0] ? ", " : "", comm);
 }
 
-char *owner_of_port(bool udp, uint16_t port, char *buf, size_t size)
+char *netplug_owner_of_port(bool udp, uint16_t port, char *buf, size_t size)
 {
 	unsigned state = udp ? STATE_UDP_BOUND : STATE_LISTEN;
 	uint64_t inode = find_inode(udp ? "/proc/net/udp" : "/proc/net/tcp", state, port);

@@ -201,7 +201,7 @@ static void end(struct server *s)
 		close(s->fd);
 }
 
-int serve_control(int control, struct error *err)
+int serve_control(int control, const char *const *folders, struct error *err)
 {
 	struct server s = { .fd = control };
 	int rc = -1;
@@ -211,7 +211,7 @@ int serve_control(int control, struct error *err)
 		error_errno(err, errno, "tie this process to its parent");
 	else if (!begin(&s, err))
 		s.source = loop_add_fd(s.plug.loop, control, EPOLLIN, on_control, &s, err);
-	if (s.source) {
+	if (s.source && (!folders || !walls_raise(folders, err))) {
 		answer(&s, NETPLUG_READY, 0, NULL);
 		rc = plug_run(&s.plug, err);
 	}
@@ -267,7 +267,7 @@ int serve_alone(const struct serve_alone *options, struct error *err)
 	if (s.fd < 0)
 		goto out;
 	s.source = loop_add_fd(s.plug.loop, s.fd, EPOLLIN, on_connection, &s, err);
-	if (s.source) {
+	if (s.source && (!options->folders || !walls_raise(options->folders, err))) {
 		printf("listening on %s\n", options->socket);
 		fflush(stdout);
 		rc = plug_run(&s.plug, err);

@@ -162,8 +162,8 @@ static int tell_bind_failure(struct netplug_forward *f, int sys_errno, struct er
 	address = text[0] == '[' ? (size_t)(strchr(text, ']') - text) + 1 : strcspn(text, ":");
 	text[address] = '\0';
 	if (sys_errno == EADDRINUSE)
-		error_set(err, ERROR_FAILED, "%s:%u%s is in use%s", text, host_port, f->udp ? "/udp" : "",
-			  owner_of_port(f->udp, host_port, owner, sizeof(owner)));
+		error_set(err, ERROR_FAILED, "%s:%u%s" NETPLUG_IN_USE "%s", text, host_port, f->udp ? "/udp" : "",
+			  netplug_owner_of_port(f->udp, host_port, owner, sizeof(owner)));
 	else
 		error_errno(err, sys_errno, "listen on %s:%u%s", text, host_port, f->udp ? "/udp" : "");
 	if (sys_errno == EACCES)

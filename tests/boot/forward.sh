@@ -132,6 +132,13 @@ wait_until 15 udp
 wait_until 15 curl -s -g -m 3 -o /dev/null "http://[::1]:8006/"
 wait_until 15 curl -s -m 3 -o /dev/null http://192.0.2.2:8080/
 
+# ---- the plug stands behind walls ----
+uml-lab status --json slirp >"$T/status.json"
+plug=$(json "$T/status.json" 'next(m["plug_pid"] for m in d["machines"] if m["name"] == "m")')
+grep -q "^Seccomp:.2" "/proc/$plug/status" || fail "no filter of system calls around the plug"
+grep -q "^NoNewPrivs:.1" "/proc/$plug/status" || fail "the plug may gain privileges"
+grep -q "^CapEff:.0*$" "/proc/$plug/status" || fail "the plug has capabilities"
+
 # ---- out ----
 expect 0 in_m timeout 5 wget -q -O - http://192.0.2.1/
 says outside

@@ -70,7 +70,7 @@ static inline bool peer_start(struct peer *p)
 			close(p->guest);
 		if (p->kept >= 0)
 			close(p->kept);
-		rc = serve_control(pair[1], &err);
+		rc = serve_control(pair[1], (const char *const[]){ NULL }, &err);
 		if (rc)
 			error_print("plug", &err);
 		_exit(rc ? 1 : 0);

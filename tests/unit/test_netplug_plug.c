@@ -323,8 +323,11 @@ static void test_forward_tcp(void)
 
 	snprintf(spec, sizeof(spec), "%u:80", port);
 	CU_ASSERT_NOT_EQUAL(peer_forward(&p, true, spec), 0);
-	snprintf(expected, sizeof(expected), "127.0.0.1:%u is in use by process %d", port, (int)p.pid);
-	CU_ASSERT_PTR_NOT_NULL(strstr(p.answer.u.reply.text, expected));
+	snprintf(expected, sizeof(expected), "127.0.0.1:%u" NETPLUG_IN_USE, port);
+	CU_ASSERT_STRING_EQUAL(p.answer.u.reply.text, expected);
+	snprintf(expected, sizeof(expected), " by process %d, ", (int)p.pid);
+	CU_ASSERT_PTR_NOT_NULL(strstr(netplug_owner_of_port(false, (uint16_t)port, spec, sizeof(spec)), expected));
+	snprintf(spec, sizeof(spec), "%u:80", port);
 
 	CU_ASSERT_EQUAL(peer_forward(&p, false, spec), 0);
 	CU_ASSERT_EQUAL(host_client(SOCK_STREAM, port), -1);
@@ -367,7 +370,7 @@ static void test_forward_udp(void)
 	CU_ASSERT_FALSE(readable(other, PEER_QUIET_MS));
 	snprintf(spec, sizeof(spec), "%u:53/udp", other_port);
 	CU_ASSERT_NOT_EQUAL(peer_forward(&p, true, spec), 0);
-	CU_ASSERT_PTR_NOT_NULL(strstr(p.answer.u.reply.text, "is in use by process"));
+	CU_ASSERT_PTR_NOT_NULL(strstr(p.answer.u.reply.text, NETPLUG_IN_USE));
 	snprintf(spec, sizeof(spec), "%u:53/udp", port);
 	CU_ASSERT_EQUAL(peer_forward(&p, false, spec), 0);
 	CU_ASSERT_EQUAL(peer_forward(&p, true, spec), 0);

@@ -231,12 +231,30 @@ static void note_problem(struct supervisor *sv, const struct plug_request *reque
 		memcpy(problem, said, sizeof(said));
 }
 
-static void take_reply(struct supervisor *sv, uint32_t sequence, const struct netplug_reply *reply)
+/* The plug cannot see who has a port; we can. */
+static void add_owner(const struct plug_request *request, struct netplug_reply *reply)
+{
+	size_t length = strlen(reply->text);
+	struct netplug_forward forward;
+	char owner[64];
+	uint16_t port;
+
+	if (!reply->status || !request->spec || !str_ends(reply->text, NETPLUG_IN_USE) ||
+	    netplug_forward_parse(request->spec, &forward, NULL) < 0)
+		return;
+	port = forward.host.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&forward.host)->sin6_port
+						  : ((struct sockaddr_in *)&forward.host)->sin_port;
+	snprintf(reply->text + length, sizeof(reply->text) - length, "%s",
+		 netplug_owner_of_port(forward.udp, ntohs(port), owner, sizeof(owner)));
+}
+
+static void take_reply(struct supervisor *sv, uint32_t sequence, struct netplug_reply *reply)
 {
 	struct plug_request *request = plug_take_request(&sv->plug, sequence);
 
 	if (!request)
 		return;
+	add_owner(request, reply);
 	if (reply->status) {
 		log_warn("uml-netplug, eth%zu%s%s: %s", request->port, request->spec ? ", " : "",
 			 request->spec ? request->spec : "", reply->text);
@@ -454,11 +472,20 @@ static void on_death(void *arg, int fd, uint32_t events)
 	supervisor_tell(sv);
 }
 
+/* VDE modules open sockets, load libraries and may start programs, which the plug's walls would not let them. */
+static bool joins_networks(const struct supervisor *sv)
+{
+	for (size_t i = 0; i < sv->spec->interface_count; i++)
+		if (!sv->spec->interfaces[i].slirp)
+			return true;
+	return false;
+}
+
 static int spawn(struct supervisor *sv, struct error *err)
 {
 	struct plug *plug = &sv->plug;
 	cleanup_close int ours = -1, theirs = -1;
-	const char *argv[] = {plug->program, "--control-fd", "3", NULL};
+	const char *argv[] = {plug->program, "--control-fd", "3", joins_networks(sv) ? "--no-walls" : NULL, NULL};
 	int pair[2];
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
