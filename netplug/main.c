@@ -1,9 +1,12 @@
 /* uml-netplug: the command line. */
 #include <fcntl.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/un.h>
 
 #include "netplug/netplug_internal.h"
+#include "uml-lab/base/cleanup.h"
 #include "uml-lab/base/cli.h"
 #include "uml-lab/base/log.h"
 
@@ -80,21 +83,29 @@ static int fill_config(const struct options *o, struct netplug_port_config *c, s
 
 static const char *const none[] = { NULL };
 
-/* Folders the walls leave open; NULL: no walls. */
-static const char *const *folders_of(const struct options *o)
+static const char *const *items_or_none(const struct strv *v)
 {
-	if (o->no_walls)
-		return NULL;
-	return o->folders.count ? (const char *const *)o->folders.items : none;
+	return v->count ? (const char *const *)v->items : none;
+}
+
+static int add_folders(const struct options *o, struct strv *folders, struct error *err)
+{
+	char socket[sizeof(((struct sockaddr_un *)0)->sun_path)];
+
+	for (size_t i = 0; i < o->folders.count; i++)
+		if (strv_add(folders, o->folders.items[i], err))
+			return -1;
+	snprintf(socket, sizeof(socket), "%s", o->socket);
+	return strv_add(folders, dirname(socket), err);
 }
 
 static int run_alone(const struct options *o, struct error *err)
 {
+	cleanup_strv struct strv folders = STRV_INIT;
 	struct serve_alone alone = {
 		.socket = o->socket,
-		.forwards = o->forwards.count ? (const char *const *)o->forwards.items : none,
-		.folders = folders_of(o),
-		.allow = o->allow.count ? (const char *const *)o->allow.items : none,
+		.forwards = items_or_none(&o->forwards),
+		.allow = items_or_none(&o->allow),
 	};
 
 	if (o->vde && o->check)
@@ -106,6 +117,10 @@ static int run_alone(const struct options *o, struct error *err)
 		return error_set(err, ERROR_USAGE, "--allow works only with --restrict");
 	if (fill_config(o, &alone.config, err))
 		return -1;
+	/* Our own socket is removed at the end. */
+	if (!o->no_walls && add_folders(o, &folders, err))
+		return -1;
+	alone.folders = o->no_walls ? NULL : items_or_none(&folders);
 	return serve_alone(&alone, err);
 }
 
@@ -122,7 +137,7 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 		return error_set(err, ERROR_USAGE, "--control-fd stands alone: interfaces come through the socket");
 	if (str_to_i64(o->control_fd, 0, 1 << 20, &fd) || fcntl((int)fd, F_SETFD, FD_CLOEXEC))
 		return error_set(err, ERROR_USAGE, "--control-fd %s is not an open descriptor", o->control_fd);
-	return serve_control((int)fd, folders_of(o), err);
+	return serve_control((int)fd, o->no_walls ? NULL : items_or_none(&o->folders), err);
 }
 
 static const struct cli_command command = {
