@@ -8,6 +8,9 @@
  * each write looks. Others look too, so together they can go over by no more than
  * that eighth each, which shrinks to nothing.
  *
+ * Raw disks are refused a little sooner than overlays: one of those holds the guest's root file system, which loses its
+ * journal with the first write that is refused.
+ *
  * A write that would go over is still allowed where the top has the space
  * already: rewriting costs nothing. Bitmap blocks not yet written are counted too;
  * a flush is never refused.
@@ -18,6 +21,7 @@
 
 #define BLOCK 4096u  /* what a host's file system gives out */
 #define SHARE 8u     /* of what is left is good until the next look */
+#define KEPT  16u    /* one part in so many is for overlays alone */
 #define SLACK 65536u /* kept for the file system's own blocks and the bitmap's */
 
 struct serve_quota {
@@ -108,15 +112,16 @@ static bool is_allocated(const struct cow_file *top, uint64_t at, uint64_t n)
 bool serve_quota_allows(struct serve_quota *q, const struct cow_file *top, uint64_t at, uint64_t n)
 {
 	uint64_t need = (n + 2 * BLOCK - 1) / BLOCK * BLOCK; /* its ends may lie within blocks */
+	uint64_t kept = top->bitmap ? 0 : q->limit / KEPT;
 	bool ok = true;
 
 	if (!q->limit)
 		return true;
 	pthread_mutex_lock(&q->lock);
-	if (need > q->good_for) {
+	if (need > q->good_for || q->good_for * SHARE < kept) {
 		look(q);
-		if (need > q->good_for) {
-			ok = q->used + pending_bitmap(top) + SLACK + need <= q->limit;
+		if (need > q->good_for || q->good_for * SHARE < kept) {
+			ok = q->used + pending_bitmap(top) + SLACK + need + kept <= q->limit;
 			q->good_for = ok ? need : 0;
 		}
 	}

@@ -12,32 +12,40 @@ lab quota <<-END
 	base: tiny
 	limits: {disk: 24M}
 	machines:
-	  a: {memory: 64M, kernel: "$KERNEL"}
-	  b: {memory: 64M, kernel: "$KERNEL"}
+	  a: {memory: 64M, kernel: "$KERNEL", disks: [{size: 64M}]}
+	  b: {memory: 64M, kernel: "$KERNEL", disks: [{size: 64M}]}
 END
+in_a() { uml-lab exec quota/a -- "$@"; }
+in_b() { uml-lab exec quota/b -- "$@"; }
 up "$T/labs/quota"
 expect 0 uml-lab status quota
-says_not "limits.disk"
-run uml-lab exec quota/a -- dd if=/dev/zero of=/root/big bs=1M count=40 conv=fsync
+says "of 24 MiB (limits.disk)"
+says_not "writes fail"
+# A file system hears of it in time, and lives on.
+run in_a dd if=/dev/urandom of=/root/big bs=1M count=40 conv=fsync
+[ "$STATUS" != 0 ] || fail "40M went into 24M"
+says "No space left on device"
+expect 0 in_a sh -c 'rm /root/big && sync && dd if=/dev/urandom of=/root/big bs=1M count=8 conv=fsync'
+# Who writes to a disk itself meets the wall.
+run in_a dd if=/dev/urandom of=/dev/vdb bs=1M count=40 conv=fsync
 [ "$STATUS" != 0 ] || fail "40M went into 24M"
 expect 0 uml-lab status quota
 says "quota/a: disk: the session's disks take"
-says "limits.disk"
 expect 0 uml-lab status --json quota
 case $(json "$T/out" "d['machines'][0]['disk_problem']") in *limits.disk*) ;; *) fail "not in --json" ;; esac
 # The other machine shares the limit; both can still read.
-run uml-lab exec quota/b -- dd if=/dev/zero of=/root/big bs=1M count=10 conv=fsync
+run in_b dd if=/dev/urandom of=/dev/vdb bs=1M count=10 conv=fsync
 [ "$STATUS" != 0 ] || fail "the other machine has a limit of its own"
-expect 0 uml-lab exec quota/a -- md5sum /bin/busybox
-expect 0 uml-lab exec quota/b -- md5sum /bin/busybox
-used=$(du -cB1 "$HOME"/.local/state/uml-lab/sessions/quota/*/*.cow | tail -n 1 | cut -f 1)
+expect 0 in_a md5sum /bin/busybox
+expect 0 in_b md5sum /bin/busybox
+used=$(du -cB1 "$HOME"/.local/state/uml-lab/sessions/quota/*/*.cow "$HOME"/.local/state/uml-lab/sessions/quota/*/*.img | tail -n 1 | cut -f 1)
 [ "$used" -le $((25 << 20)) ] || fail "the session took $used bytes of the host's disk"
 # Space given back lets both go on.
-expect 0 uml-lab exec quota/a -- sh -c 'rm /root/big && sync && fstrim /'
-expect 0 uml-lab exec quota/b -- sh -c 'rm -f /root/big && sync && dd if=/dev/zero of=/root/fits bs=1M count=5 conv=fsync'
-expect 0 uml-lab exec quota/a -- dd if=/dev/zero of=/root/fits bs=1M count=5 conv=fsync
+expect 0 in_a sh -c 'rm /root/big && sync && blkdiscard /dev/vdb'
+expect 0 in_b sh -c 'blkdiscard /dev/vdb && dd if=/dev/urandom of=/root/fits bs=1M count=5 conv=fsync'
+expect 0 in_a dd if=/dev/urandom of=/root/fits bs=1M count=5 conv=fsync
 expect 0 uml-lab status quota
-says_not "limits.disk"
+says_not "writes fail"
 expect 0 uml-lab down quota
 e2fsck_overlay quota a
 e2fsck_overlay quota b

@@ -169,6 +169,18 @@ static void test_batches(void)
 	CU_ASSERT_TRUE(shows("top", model));
 }
 
+/* Writes sector 0 and on from an address of the guest, whatever lies there. */
+static uint8_t write_from(struct front *f, uint64_t at, uint32_t length)
+{
+	unsigned slot = front_submit(f, VIRTIO_BLK_T_OUT, 0, FRONT_DATA, length, false, 1);
+	struct vring_desc *t = (struct vring_desc *)(f->memory + FRONT_INDIRECT + slot * 1024);
+
+	t[1].addr = at;
+	front_kick(f);
+	CU_ASSERT_TRUE(front_wait(f));
+	return *front_status(f, slot);
+}
+
 /* What no driver does is answered with an error, and harms nothing. */
 static void test_wrong_requests(void)
 {
@@ -198,13 +210,14 @@ static void test_wrong_requests(void)
 	CU_ASSERT_EQUAL(front_zero(&f, VIRTIO_BLK_T_DISCARD, 0, 1, 1), VIRTIO_BLK_S_UNSUPP);
 	CU_ASSERT_EQUAL(front_zero(&f, VIRTIO_BLK_T_WRITE_ZEROES, 0, 1, 2), VIRTIO_BLK_S_UNSUPP);
 	CU_ASSERT_EQUAL(front_do(&f, VIRTIO_BLK_T_DISCARD, 0, FRONT_DATA, 15, false), VIRTIO_BLK_S_IOERR);
-	/* data outside the memory: UML's kernel image, say, which it can't share */
-	slot = front_submit(&f, VIRTIO_BLK_T_OUT, 0, FRONT_DATA, 4096, false, 1);
-	t = (struct vring_desc *)(f.memory + FRONT_INDIRECT + slot * 1024);
-	t[1].addr = 4096;
-	front_kick(&f);
-	CU_ASSERT_TRUE(front_wait(&f));
-	CU_ASSERT_EQUAL(*front_status(&f, slot), VIRTIO_BLK_S_IOERR);
+	/* data outside the memory */
+	CU_ASSERT_EQUAL(write_from(&f, FRONT_GUEST + FRONT_MEMORY, 4096), VIRTIO_BLK_S_IOERR);
+	CU_ASSERT_EQUAL(write_from(&f, 4096 + 512, 4096), VIRTIO_BLK_S_IOERR);
+	/* one page of UML's kernel image, which it can't share, is that of zeroes: all that is ever written from there */
+	CU_ASSERT_EQUAL(write_from(&f, 4096, 4096), VIRTIO_BLK_S_OK);
+	memset(model, 0, 4096);
+	CU_ASSERT_EQUAL(write_from(&f, 4096 + 512, 1024), VIRTIO_BLK_S_OK);
+	CU_ASSERT_EQUAL(write_from(&f, 8192, 4096), VIRTIO_BLK_S_IOERR);
 	/* its status outside: given back unanswered */
 	slot = front_submit(&f, VIRTIO_BLK_T_OUT, 0, FRONT_DATA, 4096, false, 1);
 	t = (struct vring_desc *)(f.memory + FRONT_INDIRECT + slot * 1024);

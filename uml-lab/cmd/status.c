@@ -133,6 +133,25 @@ static void print_machine_notes(const json_t *session, const json_t *machine)
 		printf("%s/%s: sandbox: %s\n", of, name, sandbox);
 }
 
+/* What a session takes of its limits.disk; any running machine's disk server knows it. */
+static void print_quota(const json_t *session)
+{
+	const json_t *machine;
+	char used[16], quota[16];
+	size_t i;
+
+	json_array_foreach(json_object_get(session, "machines"), i, machine) {
+		const json_t *disks = json_object_get(json_object_get(machine, "live"), "disks");
+
+		if (!json_is_integer(json_object_get(disks, "quota")))
+			continue;
+		size_of(disks, "quota_used", used, sizeof(used));
+		size_of(disks, "quota", quota, sizeof(quota));
+		printf("%s: its disks take %s of %s (limits.disk)\n", text_of(session, "session"), used, quota);
+		return;
+	}
+}
+
 static void print_session_notes(const json_t *session)
 {
 	const json_t *check = json_object_get(session, "check");
@@ -144,6 +163,7 @@ static void print_session_notes(const json_t *session)
 		       (int)json_integer_value(json_object_get(check, "points_of")));
 	if (ends && str_eq(text_of(session, "state"), "running"))
 		printf("%s: its time (limits.time) is over at %s\n", text_of(session, "session"), ends);
+	print_quota(session);
 }
 
 /* Below the table: why machines are not as they should be, what was checked, and when they end. */

@@ -66,10 +66,12 @@ static int mount_image(struct agent *a, struct fault *f)
 {
 	if (!strncmp(a->config.root, "/dev/vd", 7) && modules_load_all(f) < 0)
 		return -1;
-	if (mount_root(a->config.root, f) < 0)
+	if (mount_root(a->config.root, a->config.has_room, f) < 0)
 		return -1;
 	if (chroot(MOUNT_ROOT) < 0 || chdir("/") < 0)
 		return fault_errno(f, errno, "cannot enter the root file system");
+	if (a->config.has_room)
+		mount_keep_room(a->config.root, a->config.room);
 	return 0;
 }
 

@@ -82,6 +82,18 @@ static int set_root(struct config *c, struct fields *l, struct fault *f)
 	return copy(c->root, sizeof(c->root), l->field[0], "root device", f);
 }
 
+static int set_room(struct config *c, struct fields *l, struct fault *f)
+{
+	char *end;
+
+	errno = 0;
+	c->room = strtoull(l->field[0], &end, 10);
+	if (l->field[0][0] < '0' || l->field[0][0] > '9' || *end || errno)
+		return fault_set(f, "bad number of bytes '%s'", l->field[0]);
+	c->has_room = true;
+	return 0;
+}
+
 static int set_init(struct config *c, struct fields *l, struct fault *f)
 {
 	if (l->field[0][0] && l->field[0][0] != '/')
@@ -249,6 +261,7 @@ static const struct word {
 } words[] = {
 	{ "hostname", 1, 1, set_hostname },
 	{ "root", 1, 1, set_root },
+	{ "room", 1, 1, set_room },
 	{ "init", 1, 1, set_init },
 	{ "interface", 2, 2, set_interface },
 	{ "address", 2, 2, set_address },

@@ -36,6 +36,8 @@ struct config_share {
 struct config {
 	char hostname[65];
 	char root[64];			/* "/dev/vda" */
+	bool has_room;
+	uint64_t room;			/* bytes the root disk may still take on the host */
 	char init[PATH_MAX];		/* "": look for one */
 	struct config_interface interfaces[CONFIG_INTERFACES_MAX];
 	int interface_count;

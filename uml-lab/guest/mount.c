@@ -14,6 +14,7 @@
 #include <sys/klog.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -112,7 +113,7 @@ static void kernel_says(const char *device, char *out, size_t size)
 }
 
 /* Tries each type; the errno kept is that of the type that knew the disk, if any did. */
-static int mount_any(const char *device, const char *target, struct fault *f)
+static int mount_any(const char *device, const char *target, const char *options, struct fault *f)
 {
 	static const char *const types[] = { "ext4", "ext3", "ext2", "xfs", "btrfs" };
 	int saved = EINVAL;
@@ -120,7 +121,7 @@ static int mount_any(const char *device, const char *target, struct fault *f)
 	size_t i;
 
 	for (i = 0; i < GUEST_COUNT(types); i++) {
-		if (mount(device, target, types[i], 0, NULL) == 0)
+		if (mount(device, target, types[i], 0, options) == 0)
 			return 0;
 		if (errno != EINVAL && errno != ENODEV && saved == EINVAL)
 			saved = errno;
@@ -145,18 +146,59 @@ static void move_into(const char *root, const char *folder, bool make)
 		guest_say("cannot move %s: %s", folder, strerror(errno));
 }
 
-int mount_root(const char *device, struct fault *f)
+int mount_root(const char *device, bool discard, struct fault *f)
 {
 	if (wait_for_device(device, f) < 0)
 		return -1;
 	mkdir(MOUNT_ROOT, 0755);
-	if (mount_any(device, MOUNT_ROOT, f) < 0)
+	if (mount_any(device, MOUNT_ROOT, discard ? "discard" : NULL, f) < 0)
 		return -1;
 	move_into(MOUNT_ROOT, "/dev", true);
 	move_into(MOUNT_ROOT, "/sys", true);
 	move_into(MOUNT_ROOT, "/run", false);
 	move_into(MOUNT_ROOT, "/proc", true);
 	return 0;
+}
+
+/* Bytes of the journal, or some more: one transaction may take a quarter or, on newer kernels, a third of it (jbd2, journal.c). */
+static uint64_t journal_size(const char *name, unsigned long block)
+{
+	char path[128];
+	unsigned long blocks = 0;
+	char *text, *found;
+
+	snprintf(path, sizeof(path), "/proc/fs/jbd2/%s-8/info", name);
+	text = guest_read_file(path, 4096, NULL);
+	found = text ? strstr(text, "each up to ") : NULL;
+	if (found)
+		blocks = strtoul(found + strlen("each up to "), NULL, 10);
+	free(text);
+	return (uint64_t)blocks * 4 * block;
+}
+
+/*
+ * What the file system may give to files is less than the room: the journal goes round through places that the overlay
+ * does not hold yet, changed blocks of the base need room as well, and so do bitmaps.
+ */
+void mount_keep_room(const char *device, uint64_t room)
+{
+	enum { SPARE = 1 << 20 };
+	const char *name = device + strlen("/dev/");
+	uint64_t spare, blocks;
+	char path[128], text[32];
+	struct statvfs fs;
+
+	if (statvfs("/", &fs) < 0 || !fs.f_frsize)
+		return;
+	spare = journal_size(name, fs.f_frsize);
+	spare = (spare < room / 2 ? spare : room / 2) + room / 8 + SPARE;
+	blocks = (room > spare ? room - spare : 0) / fs.f_frsize;
+	if (fs.f_bfree <= blocks)
+		return;
+	snprintf(path, sizeof(path), "/sys/fs/ext4/%s/reserved_clusters", name);
+	snprintf(text, sizeof(text), "%llu", (unsigned long long)(fs.f_bfree - blocks));
+	if (guest_poke(path, text) < 0)
+		guest_say("cannot reserve blocks on %s: %s", device, strerror(errno));
 }
 
 bool mount_is_point(const char *path)

@@ -14,9 +14,15 @@ void mount_early(void);
 
 /*
  * Waits for the root device (bounded) and mounts it read-write at MOUNT_ROOT,
- * moves /dev, /proc, /sys and /run into it. 0; -1 + f with what to do.
+ * moves /dev, /proc, /sys and /run into it. discard: blocks that become free are given back to the host. 0; -1 + f with what to do.
  */
-int mount_root(const char *device, struct fault *f);
+int mount_root(const char *device, bool discard, struct fault *f);
+
+/*
+ * Has an ext4 root file system say "no space left on device" before its disk has taken `room` more bytes on the host, by
+ * reserving what is beyond. A write that the host refuses would cost it its journal. Called with the image's root as "/".
+ */
+void mount_keep_room(const char *device, uint64_t room);
 
 /*
  * The kernel's modules at /lib/modules/RELEASE and the shares at /shares/NAME,

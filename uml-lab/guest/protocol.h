@@ -186,6 +186,7 @@ struct frame_stop {
  * silence.
  *	hostname NAME
  *	root DEVICE		/dev/vda; mounted read-write, its type found by trying ext4, ext3, ext2, xfs, btrfs
+ *	room BYTES		what the root disk may still take on the host: ext4 shall say "no space" before the host refuses
  *	init PATH		"" or missing: /sbin/init, /etc/init, /bin/init, else the agent itself acts as init
  *	interface NAME MAC	the vector device with this MAC is renamed and brought up
  *	address NAME ADDRESS/PREFIX

@@ -317,9 +317,10 @@ static const struct field limits_fields[] = {{.key = "memory",
 					      .offset = offsetof(struct lab_limits, disk),
 					      .min = MIB,
 					      .max = 8 * TIB,
-					      .help = "What the disks of a session may take on the host. Over it, writes "
-						      "fail in the guests, and uml-lab status says why; removing files and "
-						      "fstrim give space back.",
+					      .help = "What the disks of a session may take on the host. The root file "
+						      "systems have no space left before that; who writes to a disk "
+						      "itself gets errors, and uml-lab status says why. Removed files "
+						      "and discarded blocks give space back.",
 					      .example = "300M"},
 					     {.key = "cpu",
 					      .type = &scalar_percent,

@@ -86,9 +86,21 @@ static void add_host(const char *line, struct strbuf *out)
 	strbuf_putc(out, '\n');
 }
 
-static void write_config(const struct machine_spec *spec, const char *spool, struct strbuf *out)
+/* What is left of limits.disk now; the disk server was asked when the kernel was started. */
+static void add_room(const struct supervisor *sv, struct strbuf *out)
 {
+	uint64_t quota = sv->spec->disk_quota, used = sv->status.disks[0].quota_used;
+
+	if (quota)
+		strbuf_printf(out, "room\t%llu\n", (unsigned long long)(quota > used ? quota - used : 0));
+}
+
+static void write_config(const struct supervisor *sv, const char *spool, struct strbuf *out)
+{
+	const struct machine_spec *spec = sv->spec;
+
 	strbuf_printf(out, "hostname\t%s\nroot\t%s\n", spec->name, spec->ubd ? "/dev/ubda" : "/dev/vda");
+	add_room(sv, out);
 	for (size_t i = 0; i < spec->interface_count; i++)
 		add_interface(&spec->interfaces[i], i, out);
 	for (size_t i = 0; i < spec->hosts.count; i++)
@@ -115,7 +127,7 @@ static void hello(struct supervisor *sv, const struct wire_frame *frame)
 				le32toh(text.version), FRAME_VERSION);
 		return;
 	}
-	write_config(sv->spec, spool_start(sv, &spool), &config);
+	write_config(sv, spool_start(sv, &spool), &config);
 	if (config.failed || relay_send_text(sv, FRAME_CONFIG, config.data) < 0 ||
 	    relay_send(sv, FRAME_MOUNT, 0, NULL, 0) < 0)
 		supervisor_fail(sv, "cannot send the configuration to the agent");

@@ -261,6 +261,7 @@ static void take_ready(struct supervisor *sv)
 		return;
 	sv->disk.ready = true;
 	loop_arm_timer(sv->disk.timer, -1);
+	status_refresh(sv);
 	if (!sv->done && !sv->stopping && launch_kernel(sv, &err) < 0)
 		supervisor_cannot_start(sv, &err);
 }
@@ -348,6 +349,8 @@ static int spawn(struct supervisor *sv, struct error *err)
 
 int disk_start(struct supervisor *sv, struct error *err)
 {
+	if (sv->disk.ready)
+		status_refresh(sv);
 	if (sv->spec->ubd || sv->disk.ready)
 		return launch_kernel(sv, err);
 	if (spawn(sv, err) == 0)

@@ -204,11 +204,12 @@ static void on_stats(void *arg, const struct cow_serve_message *message, const s
 		answer_all(sv);
 }
 
-/* Asks for the counters of all disks, unless that is under way. */
-static void refresh(struct supervisor *sv)
+void status_refresh(struct supervisor *sv)
 {
 	struct error err = ERROR_INIT;
 
+	if (sv->status.awaited)
+		return;
 	for (size_t i = 0; i < sv->spec->disk_count && sv->disk.ready; i++) {
 		if (disk_request(sv, COW_SERVE_GET_STATS, i, NULL, on_stats, sv, &err) < 0) {
 			log_error(&err);
@@ -222,8 +223,7 @@ void status_request(struct supervisor *sv, struct client *client)
 {
 	struct status *status = &sv->status;
 
-	if (!status->awaited)
-		refresh(sv);
+	status_refresh(sv);
 	if (!status->awaited || status->client_count == STATUS_CLIENTS_MAX) {
 		go_on(sv, client);
 		return;

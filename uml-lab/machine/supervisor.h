@@ -359,6 +359,8 @@ char *status_json(struct supervisor *sv, struct error *err);
 /* Answers FRAME_STATUS by client_answer_status(), when the disk server and the plug have told their counters. */
 int status_open(struct supervisor *sv, struct error *err);
 void status_request(struct supervisor *sv, struct client *client);
+/* Asks the disk server for its counters, unless that is under way: soon sv->status.disks has them. */
+void status_refresh(struct supervisor *sv);
 void status_close(struct supervisor *sv);
 
 /* plug.c */

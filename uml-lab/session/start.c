@@ -28,6 +28,18 @@ struct begin {
 	const struct strv *only;
 };
 
+/* Extra disks that the lab got since the overlay was made. */
+static int add_disks(const struct session *s, const struct lab_machine *lm, struct error *err)
+{
+	for (size_t i = 0; i < lm->disk_count; i++) {
+		cleanup_free char *path = session_disk(s, lm->name, i + 1, err);
+
+		if (!path || (!file_exists(path) && session_fresh_extra_disk(path, lm->disks[i].size, err) < 0))
+			return -1;
+	}
+	return 0;
+}
+
 static int begin_machine(struct session *s, const struct lab_machine *lm, struct error *err)
 {
 	struct session_machine *m = session_find_machine(s, lm->name);
@@ -35,7 +47,7 @@ static int begin_machine(struct session *s, const struct lab_machine *lm, struct
 
 	if (!overlay)
 		return -1;
-	if ((!file_exists(overlay) || !m->base) && session_fresh_disks(s, lm, err) < 0)
+	if (((!file_exists(overlay) || !m->base) && session_fresh_disks(s, lm, err) < 0) || add_disks(s, lm, err) < 0)
 		return error_prefix(err, "cannot make the disks of %s", lm->name);
 	free(m->cause);
 	m->cause = NULL;
