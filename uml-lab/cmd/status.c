@@ -251,8 +251,12 @@ static int show_once(const struct status_options *o, const char *operand, struct
 	sessions = gather(&names, !operand, err);
 	if (!sessions)
 		return -1;
-	if (o->json && operand)
-		return cmd_print_json(json_incref(json_array_get(sessions, 0)), err);
+	if (o->json && operand) {
+		json_t *only = json_incref(json_array_get(sessions, 0));
+
+		json_decref(sessions);
+		return cmd_print_json(only, err);
+	}
 	if (o->json)
 		return cmd_print_json(sessions, err);
 	if (o->watch)
