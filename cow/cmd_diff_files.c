@@ -3,6 +3,10 @@
  *
  * A patch is made by diff(1) from two temporary files: regular files only, of
  * bounded size, in which no NUL is.
+ *
+ * The file system is what a guest made of it, and libext2fs takes it apart. So
+ * once the files of the chain are open, this process may open no others, nor do anything
+ * but read those and print; for patches it may also make temporary files and run diff(1).
  */
 #include <fcntl.h>
 #include <stddef.h>
@@ -14,6 +18,7 @@
 #include "cow/cmd_fs.h"
 #include "uml-lab/base/child.h"
 #include "uml-lab/base/cleanup.h"
+#include "uml-lab/base/confine.h"
 #include "uml-lab/base/file.h"
 
 #define PATCH_FILE_MAX (4u << 20) /* of a file that a patch is made for */
@@ -21,11 +26,13 @@
 
 struct options {
 	struct cow_cmd_chain chain;
-	bool json, patch, base;
+	bool json, patch, base, frozen;
+	const char *outside;
 };
 
 struct output {
 	const struct options *options;
+	const struct strv *operands; /* FILE, then what to tell of; FILE alone: all */
 	json_t *list;
 	struct cow_fs *old, *new; /* for patches */
 };
@@ -196,10 +203,28 @@ static int tell_patch(const struct output *out, const struct cow_fs_difference *
 	return ret;
 }
 
+/* Whether a path is one of those asked for, or lies below one. */
+static bool is_asked_for(const struct strv *operands, const char *path)
+{
+	for (size_t i = 1; path && i < operands->count; i++) {
+		const char *wanted = operands->items[i] + strspn(operands->items[i], "/");
+		size_t n = strlen(wanted);
+
+		path += strspn(path, "/");
+		while (n > 0 && wanted[n - 1] == '/')
+			n--;
+		if (!strncmp(path, wanted, n) && (n == 0 || path[n] == '\0' || path[n] == '/'))
+			return true;
+	}
+	return operands->count == 1;
+}
+
 static int tell(void *arg, const struct cow_fs_difference *d, struct error *err)
 {
 	const struct output *out = arg;
 
+	if (!is_asked_for(out->operands, d->path) && !(d->old_path && is_asked_for(out->operands, d->old_path)))
+		return 0;
 	if (out->list)
 		return tell_json(out->list, d, err);
 	if (!out->options->patch) {
@@ -209,24 +234,69 @@ static int tell(void *arg, const struct cow_fs_difference *d, struct error *err)
 	return tell_patch(out, d, err);
 }
 
+/* What the disk is compared with: how many files of the chain to leave out. 0 + err: there is nothing below. */
+static size_t files_above(const struct options *o, const struct cow_chain *chain, const char *file, struct error *err)
+{
+	size_t depth = cow_chain_depth(chain), skip = o->base ? depth - 1 : 1;
+	cleanup_free char *folder = o->outside ? file_absolute(o->outside, false, err) : NULL;
+
+	if (o->outside && !folder)
+		return 0;
+	for (skip = folder ? 0 : skip; folder && skip < depth; skip++) {
+		struct cow_file_info info;
+
+		cow_chain_file(chain, skip, &info);
+		if (!str_starts(info.path, folder) || info.path[strlen(folder)] != '/')
+			break;
+	}
+	if (skip > 0 && skip < depth)
+		return skip;
+	error_set(err, ERROR_FAILED, "%s stands on nothing to compare it with", file);
+	return 0;
+}
+
+static int confine(bool patch, struct error *err)
+{
+	static const char *const calls[] = {"newfstatat", "statx", NULL};
+	const char *tmp = getenv("TMPDIR");
+	const struct confine_path paths[] = {
+		{.path = "/usr", .access = CONFINE_READ | CONFINE_EXECUTE},
+		{.path = "/bin", .access = CONFINE_READ | CONFINE_EXECUTE},
+		{.path = "/lib", .access = CONFINE_READ | CONFINE_EXECUTE},
+		{.path = "/lib64", .access = CONFINE_READ | CONFINE_EXECUTE},
+		{.path = "/etc/ld.so.cache", .access = CONFINE_READ},
+		{.path = "/dev/null", .access = CONFINE_READ | CONFINE_WRITE},
+		{.path = tmp && *tmp ? tmp : "/tmp", .access = CONFINE_READ | CONFINE_WRITE | CONFINE_CREATE},
+	};
+	const struct confine_spec spec = {
+		.paths = paths,
+		.path_count = patch ? ARRAY_SIZE(paths) : 0,
+		.calls = patch ? NULL : calls,
+	};
+	char walls[CONFINE_WALLS_MAX];
+
+	return confine_self(&spec, walls, err);
+}
+
 static int run(const void *opaque, const struct strv *operands, struct error *err)
 {
 	const struct options *o = opaque;
 	struct cow_open_options open = cow_cmd_open_options(&o->chain);
-	cleanup_cow_chain struct cow_chain *chain = cow_chain_open(operands->items[0], &open, err);
+	cleanup_cow_chain struct cow_chain *chain = NULL;
 	cleanup_json json_t *list = o->json ? json_array() : NULL;
-	struct output out = {.options = o, .list = list};
+	struct output out = {.options = o, .operands = operands, .list = list};
 	size_t skip;
 	int ret;
 
+	open.no_lock = o->frozen;
+	chain = cow_chain_open(operands->items[0], &open, err);
 	if (!chain)
 		return -1;
 	if (o->json && o->patch)
 		return error_set(err, ERROR_USAGE, "--json and --patch exclude each other");
-	skip = o->base ? cow_chain_depth(chain) - 1 : 1;
-	if (cow_chain_depth(chain) < 2)
-		return error_set(err, ERROR_FAILED, "%s stands on nothing to compare it with",
-				 operands->items[0]);
+	skip = files_above(o, chain, operands->items[0], err);
+	if (skip == 0 || confine(o->patch, err))
+		return -1;
 	out.new = cow_fs_open(chain, 0, err);
 	out.old = out.new ? cow_fs_open(chain, skip, err) : NULL;
 	if (out.old)
@@ -241,6 +311,10 @@ static const struct cli_option options[] = {
 	COW_CMD_CHAIN_OPTIONS,
 	{"base", 0, CLI_FLAG, offsetof(struct options, base), NULL,
 	 "compare with the base image, not with the next layer"},
+	{"outside", 0, CLI_STRING, offsetof(struct options, outside), "FOLDER",
+	 "compare with the first file of the chain that is not in this folder"},
+	{"frozen", 0, CLI_FLAG, offsetof(struct options, frozen), NULL,
+	 "a disk in use, whose guest has frozen its file systems: look at it all the same"},
 	{"patch", 'p', CLI_FLAG, offsetof(struct options, patch), NULL, "a unified diff of the text files"},
 	{"json", 0, CLI_FLAG, offsetof(struct options, json), NULL, "tell it as JSON"},
 	{NULL},
@@ -248,14 +322,14 @@ static const struct cli_option options[] = {
 
 const struct cli_command cow_cmd_diff_files = {
 	.name = "diff-files",
-	.operands = "FILE",
+	.operands = "FILE [PATH…]",
 	.summary = "Show what changed in the files of a disk since its backing file",
 	.help = "A line each: A added, D removed, M modified, R renamed; the mode; the path; and in what it "
 		"differs.\n"
-		"Reads folders and what the overlay stores only.",
+		"Reads folders and what the overlay stores only. With PATHs only what lies there and below is told.",
 	.options = options,
 	.options_size = sizeof(struct options),
 	.min_operands = 1,
-	.max_operands = 1,
+	.max_operands = -1,
 	.run = run,
 };

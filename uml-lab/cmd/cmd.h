@@ -16,6 +16,8 @@ extern const struct cli_command cmd_capture, cmd_forward, cmd_net;
 extern const struct cli_command cmd_snapshot_create, cmd_snapshot_list, cmd_snapshot_remove, cmd_snapshot_restore;
 extern const struct cli_command cmd_networks;
 
+extern const struct cli_command cmd_clean_disk, cmd_diff, cmd_gc, cmd_publish;
+
 /* Prints JSON for scripts: indented on a terminal, one line otherwise. Takes the reference. 0, or -1 + err. */
 int cmd_print_json(json_t *json, struct error *err);
 

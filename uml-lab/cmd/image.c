@@ -213,20 +213,22 @@ static int list_json(const struct image_list *list, struct error *err)
 
 static int list_table(const struct image_list *list, struct error *err)
 {
-	static const char *const headers[] = {"NAME", "SYSTEM", "SIZE", "TAKES", "CREATED", NULL};
+	static const char *const headers[] = {"NAME", "SYSTEM", "SIZE", "TAKES", "CREATED", "STANDS ON", NULL};
 	struct cli_table *table = cli_table_new(err, headers);
 	char size[16], takes[16];
 	int result = table ? 0 : -1;
 
 	for (size_t i = 0; !result && i < list->count; i++) {
 		const struct image *image = &list->items[i];
-		const char *system = image_meta(image, "system"), *created = image_meta(image, "created");
+		const char *system = image_meta(image, "system"), *created = image_meta(image, "created"),
+			   *base = image_meta(image, "base");
 		const char *const cells[] = {
 			image->name,
 			*system ? system : NULL,
 			str_human_size(image->size, size, sizeof(size)),
 			str_human_size(image->allocated, takes, sizeof(takes)),
 			*created ? created : NULL,
+			image->is_layer && *base ? base : NULL,
 		};
 
 		result = cli_table_row(table, cells, err);
@@ -261,7 +263,7 @@ static int add_users(json_t *object, const char *path, struct error *err)
 
 	if (!array || json_object_set_new(object, "users", array))
 		return error_oom(err);
-	if (session_image_users(NULL, path, &users, err))
+	if (session_image_users(NULL, path, &users, err) || image_layers_on(path, &users, err))
 		return -1;
 	for (size_t i = 0; i < users.count; i++)
 		if (json_array_append_new(array, json_string(users.items[i])))

@@ -9,3 +9,5 @@ $(B)/uml-lab.1: $(B)/uml-lab
 	@$< __man > $@
 all: $(B)/uml-lab.1
 MANPAGES += $(B)/uml-lab.1
+
+PROGRAM_uml-lab_SRCS += $(addprefix uml-lab/cmd/,diff.c publish.c gc.c)

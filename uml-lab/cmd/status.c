@@ -1,8 +1,10 @@
 /* uml-lab status [SESSION]: what runs, verified against live processes. */
+#include <stdlib.h>
 #include <time.h>
 
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/cmd/cmd.h"
+#include "uml-lab/image/image.h"
 
 #define WATCH_MS 1000
 
@@ -12,7 +14,7 @@ struct status_options {
 
 static const struct cli_option options[] = {
 	{"all", 'a', CLI_FLAG, offsetof(struct status_options, all), NULL,
-	 "all your sessions, also where one is meant by the folder"},
+	 "all your sessions, also where one is meant by the folder, and the disk space they take and share"},
 	{"watch", 'w', CLI_FLAG, offsetof(struct status_options, watch), NULL, "show it again every second until Ctrl-C"},
 	{"json", 0, CLI_FLAG, offsetof(struct status_options, json), NULL, "for scripts"},
 	{NULL},
@@ -180,6 +182,64 @@ static void print_notes(const json_t *sessions)
 	}
 }
 
+/* What machines of one base take together. */
+struct share {
+	const char *base;
+	size_t machines;
+	json_int_t bytes;
+};
+
+static int add_share(struct share **shares, size_t *count, const json_t *machine, struct error *err)
+{
+	const char *base = text_of(machine, "base");
+	struct share *s;
+	size_t at = 0;
+
+	if (!base)
+		return 0;
+	while (at < *count && !str_eq((*shares)[at].base, base))
+		at++;
+	if (at == *count) {
+		s = reallocarray(*shares, *count + 1, sizeof(*s));
+		if (!s)
+			return error_oom(err);
+		*shares = s;
+		s[(*count)++] = (struct share){.base = base};
+	}
+	s = &(*shares)[at];
+	s->machines++;
+	s->bytes += json_integer_value(json_object_get(machine, "disk_bytes"));
+	return 0;
+}
+
+/* Below the table of all sessions: what they store of their own, and what they share. */
+static int print_shares(const json_t *sessions, struct error *err)
+{
+	cleanup_free struct share *shares = NULL;
+	const json_t *session, *machine;
+	size_t count = 0, i, j;
+
+	json_array_foreach(sessions, i, session)
+		json_array_foreach(json_object_get(session, "machines"), j, machine)
+			if (add_share(&shares, &count, machine, err) < 0)
+				return -1;
+	for (i = 0; i < count; i++) {
+		cleanup_image struct image image = IMAGE_INIT;
+		char own[24], base[24];
+
+		str_human_size((uint64_t)shares[i].bytes, own, sizeof(own));
+		if (image_find(shares[i].base, &image, NULL) < 0) {
+			printf("%zu machine%s on %s: %s of their own; the image is gone\n", shares[i].machines,
+			       shares[i].machines == 1 ? "" : "s", shares[i].base, own);
+			continue;
+		}
+		printf("%zu machine%s on %s: %s of their own; the image takes %s, once for all\n", shares[i].machines,
+		       shares[i].machines == 1 ? "" : "s", image.name ?: image.path, own,
+		       str_human_size(image.allocated, base, sizeof(base)));
+	}
+	return 0;
+}
+
 static int print_table(const json_t *sessions, struct error *err)
 {
 	static const char *const headers[] = {"MACHINE", "STATE", "MEMORY", "OVERLAY", "KERNEL", "FORWARDS", NULL};
@@ -262,6 +322,8 @@ static int show_once(const struct status_options *o, const char *operand, struct
 	if (o->watch)
 		printf("\033[H\033[J");
 	result = print_table(sessions, err);
+	if (result == 0 && o->all)
+		result = print_shares(sessions, err);
 	json_decref(sessions);
 	return result;
 }

@@ -128,6 +128,14 @@ static void answer(struct agent *a, int failed, const struct fault *f, const cha
 		agent_phase(a, "%s", phase);
 }
 
+static void thaw(struct agent *a)
+{
+	char text[48];
+
+	snprintf(text, sizeof(text), "thawed %lld", (long long)power_thaw());
+	agent_phase(a, text);
+}
+
 /* A frame for the machine as a whole. */
 static void machine_frame(struct agent *a, const struct frame_view *v)
 {
@@ -159,8 +167,7 @@ static void machine_frame(struct agent *a, const struct frame_view *v)
 		answer(a, power_freeze(&f), &f, "frozen");
 		return;
 	case FRAME_THAW:
-		power_thaw();
-		agent_phase(a, "thawed");
+		thaw(a);
 		return;
 	case FRAME_PING:
 		agent_phase(a, "pong");
@@ -292,7 +299,7 @@ static void run_loop(struct agent *a)
 	while (a->link.fd >= 0) {
 		more = dispatch_frames(a);
 		now = guest_now_ms();
-		timeout = earlier(channel_tick(a, now), earlier(ready_tick(a, now), restore_tick(a, now)));
+		timeout = earlier(earlier(channel_tick(a, now), power_tick(now)), earlier(ready_tick(a, now), restore_tick(a, now)));
 		link_flush(a);
 		watch_by_load(a);
 		n = epoll_wait(a->epoll, ready, GUEST_COUNT(ready), more && !a->congested ? 0 : timeout);

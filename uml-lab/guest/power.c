@@ -15,6 +15,7 @@
 #include <linux/fs.h>
 #include <mntent.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -33,13 +34,40 @@
 
 static int frozen[FREEZE_MAX];
 static int frozen_count;
+static struct timespec frozen_since;
 
-void power_thaw(void)
+/* Microseconds since the first was frozen. */
+static int64_t frozen_for(void)
 {
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (now.tv_sec - frozen_since.tv_sec) * 1000000ll + (now.tv_nsec - frozen_since.tv_nsec) / 1000;
+}
+
+int64_t power_thaw(void)
+{
+	bool was_frozen = frozen_count > 0;
+
 	while (frozen_count) {
 		ioctl(frozen[--frozen_count], FITHAW, 0);
 		close(frozen[frozen_count]);
 	}
+	return was_frozen ? frozen_for() : 0;
+}
+
+int power_tick(int64_t now)
+{
+	int64_t left;
+
+	(void)now;
+	if (!frozen_count)
+		return -1;
+	left = FREEZE_LIMIT_MS - frozen_for() / 1000;
+	if (left > 0)
+		return left;
+	power_thaw();
+	return -1;
 }
 
 /* Opens each mounted disk once. Those mounted later may lie on those before (loop devices): frozen first. */
@@ -80,6 +108,7 @@ int power_freeze(struct fault *f)
 		return fault_errno(f, EBUSY, "the file systems are frozen already");
 	n = open_disks(fds, FREEZE_MAX);
 	sync();
+	clock_gettime(CLOCK_MONOTONIC, &frozen_since);
 	while (n--) {
 		if (!saved && ioctl(fds[n], FIFREEZE, 0) == 0) {
 			frozen[frozen_count++] = fds[n];

@@ -70,7 +70,7 @@ enum frame_type {
 	FRAME_SET_UP = 19, /* record on the root disk that the first start is complete; answered by PHASE set-up */
 	FRAME_SHUTDOWN = 20,     /* payload "poweroff" or "reboot": through the guest's init */
 	FRAME_CONSOLE_SIZE = 21, /* struct frame_size, for the login console's terminals */
-	FRAME_FREEZE = 22,       /* sync and freeze file systems; answered by PHASE frozen|failed */
+	FRAME_FREEZE = 22,       /* sync and freeze file systems; answered by PHASE frozen|failed: see "Stillness" */
 	FRAME_THAW = 23,         /* answered by PHASE thawed */
 	FRAME_PING = 24,         /* answered by PHASE pong */
 
@@ -103,6 +103,8 @@ enum frame_type {
 	FRAME_STOP = 101,   /* struct frame_stop: shut down; STATE frames follow until the socket closes */
 	FRAME_FAILED = 102, /* answer to a request that can't be met: u32 enum error_kind + text */
 	FRAME_DONE = 103,   /* answer to a request that was met and has nothing to tell */
+	FRAME_DISK = 111, /* text "snapshot DISK PATH" or "merge DISK PATH": cow/serve.h; answered by text and DONE, or FAILED */
+	FRAME_STILL = 110, /* text "freeze" or "thaw": answered by DONE, FAILED or (thaw) text: see "Stillness" */
 	FRAME_FORWARD = 104, /* text "add|remove|list IFACE SPEC": answered by DONE, FAILED or text */
 	FRAME_IMPAIR = 105, /* text "IFACE [clear] [KEY=VALUE]…", of netplug_impair_set() and down=0|1: DONE or FAILED */
 	FRAME_CAPTURE = 106, /* text "IFACE SOCKET SNAPLEN all|sent": the frames of the interface as netplug/control.h
@@ -124,6 +126,14 @@ enum frame_type {
  * run (errno ENOENT: no such program or cwd). DATA_IN that is empty is ^D for a terminal.
  * CLOSE: SIGHUP, and SIGKILL a second later.
  */
+
+/*
+ * Stillness. FREEZE writes back what the guest holds and stops all writing to file systems on disks until THAW. The agent
+ * thaws by itself after FREEZE_LIMIT_MS, and the supervisor when the client that froze goes away. "thawed
+ * MICROSECONDS" tells how long it was, as the guest saw it; thaw's text is the longer of that and what the
+ * supervisor saw, in decimal, and -1 when it thawed by itself before.
+ */
+#define FREEZE_LIMIT_MS 20000
 
 /*
  * Bulk input. UML reads a serial line one byte per system call (chan_kern.c,
@@ -179,7 +189,7 @@ struct frame_stop {
  * "mounted again"; "init" (handed over); "ready" (system up: systemd said READY=1, or a
  * login prompt or shell sits on a terminal); "login" (a getty, login or shell
  * sits on the console); "set-up"; "stopping" (the guest's init is going down, when that can be known).
- * "failed TEXT": the request before it could not be met, and why. "pong", "frozen", "thawed".
+ * "failed TEXT": the request before it could not be met, and why. "pong", "frozen", "thawed MICROSECONDS".
  *
  * Configuration (FRAME_CONFIG): lines of tab-separated fields, UTF-8, no NUL;
  * unknown first words are an error, so that host and guest can't disagree in

@@ -143,23 +143,27 @@ static int check_size(uint64_t size, struct error *err)
 			 (unsigned long long)size);
 }
 
+int image_draft_begin_file(struct image_draft *draft, const char *name, const struct image_options *options,
+			   struct error *err)
+{
+	if (!str_is_name(name, IMAGE_NAME_MAX))
+		return error_set(err, ERROR_USAGE,
+				 "'%s' cannot be the name of an image; allowed: 1 to %d of a-z, 0-9 and '-'",
+				 name, IMAGE_NAME_MAX);
+	draft->options = options;
+	draft->name = str_dup(name, err);
+	draft->folder = draft->name ? image_own_folder(err) : NULL;
+	return draft->folder ? make_temporary(draft, err) : -1;
+}
+
 int image_draft_begin(struct image_draft *draft, const char *name, uint64_t size, time_t now,
 		      const struct image_options *options, struct error *err)
 {
 	uint64_t wanted = options->size ? options->size : size;
 
-	if (!str_is_name(name, IMAGE_NAME_MAX))
-		return error_set(err, ERROR_USAGE,
-				 "'%s' cannot be the name of an image; allowed: 1 to %d of a-z, 0-9 and '-'",
-				 name, IMAGE_NAME_MAX);
-	if (check_size(wanted, err))
+	if (check_size(wanted, err) || image_draft_begin_file(draft, name, options, err))
 		return -1;
-	draft->options = options;
 	draft->size = (wanted + IMAGE_MIB - 1) / IMAGE_MIB * IMAGE_MIB;
-	draft->name = str_dup(name, err);
-	draft->folder = draft->name ? image_own_folder(err) : NULL;
-	if (!draft->folder || make_temporary(draft, err))
-		return -1;
 	return image_fs_format(draft->path, draft->size, now, err);
 }
 
@@ -196,16 +200,19 @@ static void remove_work_folder(const struct image_draft *draft)
 		file_remove_tree(work, NULL);
 }
 
-static int put_in_place(struct image_draft *draft, const char *text, struct error *err)
+/* `from`: the file that becomes the image; another than the temporary lies in the work folder. */
+static int put_in_place(struct image_draft *draft, const char *from, const char *text, struct error *err)
 {
 	cleanup_free char *image = final_path(draft, ".img", err), *meta = final_path(draft, ".json", err);
 	cleanup_close int lock = image_lock(draft->folder, err);
 
 	if (!image || !meta || lock < 0 || check_free(draft, err))
 		return -1;
-	if (rename(draft->path, image))
+	if (rename(from, image))
 		return error_errno(err, errno, "%s: putting the image in place", image);
 	remove_work_folder(draft);
+	if (from != draft->path)
+		unlink(draft->path);
 	free(steal_ptr(&draft->path));
 	/* An image without its description is still good; the reverse would describe the one that was
 	 * replaced. */
@@ -225,7 +232,23 @@ int image_draft_publish(struct image_draft *draft, json_t *meta, struct error *e
 		return error_errno(err, errno, "%s: writing the image", draft->path);
 	if (image_check_cancel(draft->options, err))
 		return -1;
-	return put_in_place(draft, text, err);
+	return put_in_place(draft, draft->path, text, err);
+}
+
+int image_draft_publish_file(struct image_draft *draft, const char *path, json_t *meta, struct error *err)
+{
+	cleanup_free char *text = NULL;
+
+	if (complete_meta(draft, meta, err))
+		return -1;
+	text = json_dumps(meta, JSON_INDENT(2));
+	if (!text)
+		return error_oom(err);
+	if (chmod(path, 0444))
+		return error_errno(err, errno, "%s", path);
+	if (image_check_cancel(draft->options, err))
+		return -1;
+	return put_in_place(draft, path, text, err);
 }
 
 void image_draft_drop(struct image_draft *draft)

@@ -115,6 +115,30 @@ struct image_options {
 int image_import(const char *name, const char *archive, const struct image_options *options,
 		 struct error *err);
 
+/* What a course layer is made of. */
+struct image_layer_spec {
+	const char *disk;          /* the file a machine writes, with all it stands on */
+	const char *base;          /* path or name of the image below, which the layer will stand on */
+	const char *lab, *machine; /* for the metadata; may be NULL */
+	bool as_is;                /* not cleaned; also for disks without ext4 */
+};
+
+/*
+ * Makes image `name` a layer: a COW file over the base with what the disk holds beyond it, cleaned of what belongs to one
+ * machine (see clean.c). The disk must not be in use; it is only read.
+ */
+int image_publish_layer(const char *name, const struct image_layer_spec *spec,
+			const struct image_options *options, struct error *err);
+
+/*
+ * Cleans the ext4 in a raw disk in place: for a process of its own, which is confined for good by this. *removed:
+ * files that went.
+ */
+int image_clean_disk(const char *path, uint64_t *removed, struct error *err);
+
+/* Adds a text, "layer NAME", for each layer that stands directly on the image at `path`. */
+int image_layers_on(const char *path, struct strv *users, struct error *err);
+
 /* Makes image `name` of the host's busybox-static, without network; a second's work. */
 int image_build_tiny(const char *name, const struct image_options *options, struct error *err);
 

@@ -44,6 +44,11 @@ struct image_draft {
  * formatted. */
 int image_draft_begin(struct image_draft *draft, const char *name, uint64_t size, time_t now,
 		      const struct image_options *options, struct error *err);
+/* The same for an image that is a file of the work folder in the end: the temporary stays empty. */
+int image_draft_begin_file(struct image_draft *draft, const char *name, const struct image_options *options,
+			   struct error *err);
+/* Makes a durable file of the work folder the image NAME. draft->size must have been set. */
+int image_draft_publish_file(struct image_draft *draft, const char *path, json_t *meta, struct error *err);
 /* Makes it the image NAME with this metadata (common fields are added here). */
 int image_draft_publish(struct image_draft *draft, json_t *meta, struct error *err);
 /* Removes what was not published. */
@@ -62,6 +67,8 @@ char *image_draft_work_folder(const struct image_draft *draft, struct error *err
 
 /* ---- store.c ---- */
 
+/* image_list() without sweeping: takes no lock. */
+int image_collect(struct image_list *out, struct error *err);
 /* ERROR_STATE, naming them, when anybody uses the file. users may be NULL. */
 int image_check_unused(const char *path, const char *what, image_users_fn users, void *arg,
 		       struct error *err);

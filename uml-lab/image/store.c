@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cow/cow.h"
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/base/dirs.h"
 #include "uml-lab/base/file.h"
@@ -72,6 +73,14 @@ static char *name_of(const char *path)
 	return str_is_name(name, IMAGE_NAME_MAX) ? steal_ptr(&name) : NULL;
 }
 
+/* Of the disk a layer holds; 0 when its header can't be read. */
+static uint64_t disk_size(int fd)
+{
+	cleanup_free struct cow_header *h = malloc(sizeof(*h));
+
+	return h && cow_header_read(fd, h, NULL) == 1 ? h->size : 0;
+}
+
 /* Fills in what the file at a path tells. */
 static int load(const char *path, struct image *out, struct error *err)
 {
@@ -98,7 +107,7 @@ static int load(const char *path, struct image *out, struct error *err)
 	if (!image.meta)
 		return error_oom(err);
 	image.is_layer = is_cow(start, (size_t)got);
-	image.size = image.is_layer ? 0 : (uint64_t)st.st_size;
+	image.size = image.is_layer ? disk_size(fd) : (uint64_t)st.st_size;
 	image.allocated = (uint64_t)st.st_blocks * 512;
 	image.mtime = st.st_mtim;
 	*out = image;
@@ -144,7 +153,7 @@ static int by_name(const void *left, const void *right)
 	return strcmp(((const struct image *)left)->name, ((const struct image *)right)->name);
 }
 
-static int collect(struct image_list *out, struct error *err)
+int image_collect(struct image_list *out, struct error *err)
 {
 	cleanup_image_list struct image_list list = IMAGE_LIST_INIT;
 	cleanup_strv struct strv folders = STRV_INIT;
@@ -169,7 +178,7 @@ int image_list(struct image_list *out, struct error *err)
 		return -1;
 	if (file_is_dir(folders.items[0]))
 		image_sweep(folders.items[0]);
-	return collect(out, err);
+	return image_collect(out, err);
 }
 
 static int hint_nearest(const char *name, struct error *err)
@@ -178,7 +187,7 @@ static int hint_nearest(const char *name, struct error *err)
 	cleanup_free const char **names = NULL;
 	const char *nearest;
 
-	if (collect(&list, NULL))
+	if (image_collect(&list, NULL))
 		return -1;
 	names = calloc(list.count + 1, sizeof(*names));
 	for (size_t i = 0; names && i < list.count; i++)
@@ -231,9 +240,7 @@ int image_check_unused(const char *path, const char *what, image_users_fn users,
 	cleanup_strv struct strv names = STRV_INIT;
 	cleanup_strbuf struct strbuf all = STRBUF_INIT;
 
-	if (!users)
-		return 0;
-	if (users(arg, path, &names, err))
+	if ((users && users(arg, path, &names, err)) || image_layers_on(path, &names, err))
 		return -1;
 	if (!names.count)
 		return 0;

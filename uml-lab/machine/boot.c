@@ -447,6 +447,8 @@ static void phase(struct supervisor *sv, const char *text)
 {
 	enum boot_step step = sv->boot.step;
 
+	if (still_phase(sv, text))
+		return;
 	if (str_starts(text, "failed") && step < BOOT_DONE)
 		supervisor_fail(sv, "waiting for %s: %s",
 				step <= BOOT_SYSTEM ? waited_for[step] : "the set-up to be recorded",

@@ -177,19 +177,25 @@ char *machine_status_json(int control, int timeout_ms, struct error *err)
 	return NULL;
 }
 
-char *machine_request(int control, enum machine_request type, const char *text, struct error *err)
+int machine_request_start(int control, enum machine_request type, const char *text, struct error *err)
 {
 	static const enum frame_type types[] = {[MACHINE_REQUEST_FORWARD] = FRAME_FORWARD,
 						[MACHINE_REQUEST_IMPAIR] = FRAME_IMPAIR,
-						[MACHINE_REQUEST_CAPTURE] = FRAME_CAPTURE};
+						[MACHINE_REQUEST_CAPTURE] = FRAME_CAPTURE,
+						[MACHINE_REQUEST_STILL] = FRAME_STILL,
+						[MACHINE_REQUEST_DISK] = FRAME_DISK};
+
+	return client_send(control, types[type], 0, text, strlen(text), err);
+}
+
+char *machine_request_finish(int control, int timeout_ms, struct error *err)
+{
 	cleanup_strbuf struct strbuf answer = STRBUF_INIT;
-	int64_t end = loop_now_ms() + REQUEST_MS;
+	int64_t end = loop_now_ms() + timeout_ms;
 	uint8_t buf[FRAME_PAYLOAD_MAX];
 	struct wire_frame frame;
 	int got;
 
-	if (client_send(control, types[type], 0, text, strlen(text), err) < 0)
-		return NULL;
 	while ((got = client_receive(control, left_until(end), &frame, buf, err)) == 1) {
 		if (frame.type == FRAME_FAILED) {
 			client_error(&frame, err);
@@ -203,6 +209,11 @@ char *machine_request(int control, enum machine_request type, const char *text, 
 	if (got == 0)
 		client_gone(err);
 	return NULL;
+}
+
+char *machine_request(int control, enum machine_request type, const char *text, struct error *err)
+{
+	return machine_request_start(control, type, text, err) < 0 ? NULL : machine_request_finish(control, REQUEST_MS, err);
 }
 
 /* ---- states ---- */

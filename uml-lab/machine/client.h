@@ -16,7 +16,7 @@ int machine_connect(const char *runtime, struct error *err);
 char *machine_status_json(int control, int timeout_ms, struct error *err);
 
 /* What may be asked of a running machine; the texts are those of protocol.h. */
-enum machine_request { MACHINE_REQUEST_FORWARD, MACHINE_REQUEST_IMPAIR, MACHINE_REQUEST_CAPTURE };
+enum machine_request { MACHINE_REQUEST_FORWARD, MACHINE_REQUEST_IMPAIR, MACHINE_REQUEST_CAPTURE, MACHINE_REQUEST_STILL, MACHINE_REQUEST_DISK };
 
 typedef void (*machine_state_fn)(void *arg, enum machine_state state, const char *detail);
 
@@ -75,6 +75,9 @@ void machine_capture_free(struct machine_capture *capture);
  * nothing to tell (malloc'ed). NULL + err: what the supervisor says against it, or it did not answer within 10 s.
  */
 char *machine_request(int control, enum machine_request type, const char *text, struct error *err);
+/* The same in two halves, so that several machines can be asked at once. The answer is waited for at most timeout_ms. */
+int machine_request_start(int control, enum machine_request type, const char *text, struct error *err);
+char *machine_request_finish(int control, int timeout_ms, struct error *err);
 
 /* The login console on the caller's terminal until Ctrl-] (detached: 0) or the machine ended (0). -1 + err. */
 int machine_console(int control, uint32_t replay, bool read_only, struct error *err);

@@ -96,6 +96,7 @@ static void drop(struct client *client)
 	}
 	if (client->console)
 		resize_console(client->sv);
+	still_client_gone(client->sv, client->number);
 }
 
 static void flush(struct client *client)
@@ -349,6 +350,16 @@ static bool machine_frame(struct client *client, const struct wire_frame *frame)
 		return resize_request(client, frame);
 	case FRAME_STOP:
 		return stop_request(client, frame);
+	case FRAME_DISK:
+		text = wire_text(frame);
+		if (text)
+			disk_ask(client->sv, client, text);
+		return text;
+	case FRAME_STILL:
+		text = wire_text(frame);
+		if (text)
+			still_request(client->sv, client, text);
+		return text;
 	case FRAME_FORWARD:
 	case FRAME_IMPAIR:
 	case FRAME_CAPTURE:

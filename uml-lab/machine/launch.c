@@ -97,6 +97,7 @@ void launch_cleanup(struct supervisor *sv)
 	sv->sandbox_source = NULL;
 	sandbox_kill(&sv->sandbox);
 	boot_end(sv);
+	still_end(sv);
 	relay_detach(sv, "the machine ended");
 	console_detach(sv);
 	if (sv->early >= 0)

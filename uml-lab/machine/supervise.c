@@ -202,6 +202,7 @@ void supervisor_stop(struct supervisor *sv, bool force, int timeout_ms)
 	if (sv->done)
 		return;
 	sv->stopping = true;
+	still_end(sv); /* a frozen guest cannot go down */
 	if (!sv->sandbox.keeper.pid) { /* between two kernels */
 		end(sv, MACHINE_STOPPED, sv->stop_cause ?: "");
 		return;

@@ -199,6 +199,14 @@ struct networks {
 	struct loop_fd *starter_source;
 };
 
+/* The guest's file systems, frozen for a client: still.c. */
+struct still {
+	enum { STILL_NO, STILL_FREEZING, STILL_FROZEN, STILL_THAWING } step;
+	uint64_t client;		/* who asked for what is under way, 0: nobody any more */
+	struct timespec since;		/* when the agent said frozen */
+	struct loop_timer *timer;	/* for the agent's answer */
+};
+
 struct mconsole {
 	int notify;			/* receives UML's notifications */
 	struct loop_fd *source;
@@ -247,6 +255,7 @@ struct supervisor {
 	struct status status;
 	struct networks networks;
 	struct mconsole mconsole;
+	struct still still;
 };
 
 /* supervise.c */
@@ -373,6 +382,20 @@ void plug_impair(struct supervisor *sv, struct client *client, const char *text)
 void plug_capture(struct supervisor *sv, struct client *client, const char *text);
 /* Asks the plug for its counters, so that client_answer_status() follows; false: there is nobody to ask. */
 bool plug_ask_stats(struct supervisor *sv, struct client *client);
+
+/* still.c: the guest's file systems frozen and thawed */
+void still_request(struct supervisor *sv, struct client *client, const char *text);
+/* A phase of the agent: whether it was meant for us. */
+bool still_phase(struct supervisor *sv, const char *text);
+/* Thaws what was frozen for a client that went away. */
+void still_client_gone(struct supervisor *sv, uint64_t number);
+/* The machine is stopping, or has stopped: thaws. */
+void still_end(struct supervisor *sv);
+/* Whether all is still for that client: the moment for a snapshot of the disks. */
+bool still_holds_for(const struct supervisor *sv, const struct client *client);
+
+/* disk_ask.c: "snapshot DISK PATH" or "merge DISK PATH" of a client, which is answered now or later. */
+void disk_ask(struct supervisor *sv, struct client *client, const char *text);
 
 /*
  * disk.c. disk_start() starts the server unless it runs, and the kernel when the server is ready: at once, or later from the

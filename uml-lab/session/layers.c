@@ -106,6 +106,15 @@ static bool is_layer_name(const char *name, size_t *disk, bool *first)
 	return str_eq(end, ".cow") || str_eq(end, ".img");
 }
 
+size_t layer_disk(const char *name)
+{
+	size_t disk = 0;
+	bool first;
+
+	is_layer_name(name, &disk, &first);
+	return disk;
+}
+
 /* What a killed process leaves of a file it was making: ".NAME.uml-cow-XXXXXX" (libcow), "NAME.new" (extra disks). */
 static bool is_unfinished(const char *name)
 {
@@ -283,6 +292,26 @@ static bool is_abandoned(const char *path)
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 
 	return fd >= 0 && fcntl(fd, F_OFD_SETLK, &lock) == 0;
+}
+
+int layers_unneeded(const struct session *session, const char *machine, struct strv *out, struct error *err)
+{
+	struct layer_graph g;
+	int result = graph_load(&g, session, machine, err);
+	cleanup_dir DIR *dir = result == 0 ? opendir(g.folder) : NULL;
+	struct dirent *entry;
+
+	for (size_t i = 0; result == 0 && i < g.count; i++)
+		if (!g.nodes[i].needed)
+			result = strv_addf(out, err, "%s/%s", g.folder, g.nodes[i].name);
+	while (result == 0 && dir && (entry = readdir(dir))) {
+		cleanup_free char *path = is_unfinished(entry->d_name) ? file_join(err, g.folder, entry->d_name) : NULL;
+
+		if (path && is_abandoned(path))
+			result = strv_add(out, path, err);
+	}
+	graph_free(&g);
+	return result;
 }
 
 static int remove_file(const char *folder, const char *name, uint64_t *freed, struct error *err)

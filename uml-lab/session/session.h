@@ -213,21 +213,48 @@ int session_stop(struct session *session, const struct strv *names, bool force, 
 int session_reset(struct session *session, const char *to, const struct strv *names,
 		  const struct session_start_options *options, struct error *err);
 
+/* ---- what changed in the files (diff.c) ---- */
+
+struct session_diff_options {
+	bool patch, json;		/* not both */
+	const struct strv *paths;	/* only what lies there and below; NULL or empty: everything */
+};
+
+/*
+ * What changed in the files of a machine's root disk since the base, as `uml-cow diff-files` tells it (malloc'ed). A
+ * machine that runs has its file systems frozen meanwhile. NULL + err.
+ */
+char *session_diff(const struct session *session, const char *machine, const struct session_diff_options *options,
+		   struct error *err);
+
 /* ---- snapshots (snapshot.c); the caller holds the session's lock ---- */
 
 /* What making a snapshot took. */
 struct session_snapshot_result {
 	int64_t pause_us;		/* the longest that a running machine stood still; 0: none ran */
-	const char *pause_machine;	/* which: lives as long as the session */
+	char pause_machine[SESSION_NAME_MAX];	/* which; "": none ran */
 };
 
-/* Freezes the disks of all machines, as they are now, under a name. result may be NULL. */
+/* Freezes the disks of all machines, as they are now, under a name. */
 int session_snapshot_create(struct session *session, const char *name, struct session_snapshot_result *result,
 			    struct error *err);
 /* Forgets a snapshot. What others stand on is merged into them, also while machines run. */
 int session_snapshot_remove(struct session *session, const char *name, struct error *err);
 /* All snapshots, for people and scripts: a JSON array. NULL + err. */
 json_t *session_snapshot_list(const struct session *session, struct error *err);
+
+/* ---- tidying up (gc.c) ---- */
+
+/* Hears of each thing that goes, or would go: what it is, where, and the bytes it takes. */
+typedef void (*session_gc_fn)(void *arg, const char *what, const char *path, uint64_t bytes);
+
+/*
+ * Removes what nobody needs: files of dead machines and killed verbs, old caches, unfinished images. Nothing a session or
+ * an image needs is touched, whatever runs meanwhile; a session that another verb works on is left out. dry_run: only tells.
+ */
+int session_gc(bool dry_run, session_gc_fn tell, void *arg, struct error *err);
+/* Removes a stopped session for good, disks and snapshots with it. ERROR_STATE when a machine runs. */
+int session_remove(const char *name, bool dry_run, session_gc_fn tell, void *arg, struct error *err);
 
 /* Everything known of a session, verified; live details asked from supervisors (each at most a second). NULL + err. */
 json_t *session_status(struct session *session, struct error *err);

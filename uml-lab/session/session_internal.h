@@ -122,6 +122,23 @@ int session_check_snapshot(const struct session *session, const char *name, stru
 /* Gives stopped machines (NULL or empty: all) new disks over a snapshot's (to NULL: over the base), all or none. */
 int session_put_back(struct session *session, const char *to, const struct strv *names, struct error *err);
 
+/* ---- snapshot_live.c ---- */
+
+/* A machine that runs, and the names of the files that its disks are to go on with. */
+struct live_switch {
+	const char *machine;
+	const struct strv *disks;
+};
+
+/*
+ * Holds the machines still, all at the same time, and switches their disks to new files (which must not exist) over the
+ * present ones. After a failure some may be switched: layers_repair() finds out.
+ */
+int snapshot_switch(const struct session *session, const struct live_switch *wanted, size_t count,
+		    struct session_snapshot_result *result, struct error *err);
+/* Has the files that layers_between() tells of a machine that runs merged by its disk server; waits for that. */
+int snapshot_merge_running(const struct session *session, const char *machine, struct error *err);
+
 /* ---- layers.c: the files of a machine's folder ---- */
 
 /* What the disk is called before the first snapshot: "root.cow", "disk1.img". malloc'ed; NULL + err. */
@@ -132,6 +149,8 @@ char *layer_new_name(const struct session *session, const char *machine, size_t 
 const char *layer_present_name(const struct session_machine *machine, size_t disk);
 /* These are the machine's disks from now on. Takes the list over; where all are called as at first, none is kept. */
 int layers_set_disks(struct session_machine *machine, struct strv *disks, struct error *err);
+/* The disk that a file of that name is of. */
+size_t layer_disk(const char *name);
 char *layer_path(const struct session *session, const char *machine, const char *file, struct error *err);
 /*
  * Makes true what a verb that was killed left: switches of machines that do not run any more are decided, files that
@@ -144,6 +163,8 @@ int layers_repair(struct session *session, struct error *err);
  * freed; may be NULL.
  */
 int layers_tidy(const struct session *session, const char *machine, uint64_t *freed, struct error *err);
+/* What layers_tidy() would remove: paths. */
+int layers_unneeded(const struct session *session, const char *machine, struct strv *out, struct error *err);
 /* The files of a machine that only one other file stands on, and nothing names: what is to be merged. */
 int layers_between(const struct session *session, const char *machine, struct strv *out, struct error *err);
 

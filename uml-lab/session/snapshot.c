@@ -1,5 +1,5 @@
 /*
- * Snapshots of stopped machines, and going back to them.
+ * Snapshots, and going back to them.
  *
  * create	Each disk gets a new, empty file over the present one, which is frozen
  *		thereby. What is written later goes into the new one.
@@ -25,10 +25,9 @@
 
 /* ---- the disks of one machine, under new names ---- */
 
-/* Only a disk server opens chains of several layers; all machines have the kernel's driver so far. */
 static bool can_stack(const struct lab_machine *lm)
 {
-	return !str_eq(lm->disk_driver, "auto") && !str_eq(lm->disk_driver, "ubd");
+	return !str_eq(lm->disk_driver, "ubd");
 }
 
 /* The lowest file of a chain that lies in the machine's folder: above it is what was changed. */
@@ -115,15 +114,30 @@ static char *name_now(const struct session_machine *m, size_t disk, struct error
 
 /* ---- create ---- */
 
+/* What a machine that runs is frozen as: its disk server makes the new files, in snapshot_switch(). */
+static int plan_running(const struct session *s, const struct lab_machine *lm, const struct session_machine *m,
+			struct session_frozen *f, struct strv *disks, struct error *err)
+{
+	for (size_t i = 0; i < f->layer_count; i++) {
+		cleanup_free char *name = layer_new_name(s, lm->name, i, false, err);
+
+		f->layers[i].file = name_now(m, i, err);
+		if (!name || !f->layers[i].file || strv_add(disks, name, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 /* A snapshot that is being made, and the files that its machines go on with. */
 struct draft {
 	struct session_snapshot snapshot;
 	struct strv *disks;		/* one list a machine of the snapshot */
+	size_t count;			/* of them, also when the snapshot was handed over */
 };
 
 static void draft_free(struct draft *d)
 {
-	for (size_t i = 0; d->disks && i < d->snapshot.machine_count; i++)
+	for (size_t i = 0; d->disks && i < d->count; i++)
 		strv_free(&d->disks[i]);
 	free(d->disks);
 	snapshot_free(&d->snapshot);
@@ -181,6 +195,8 @@ static int freeze_machine(struct session *s, const struct lab_machine *lm, struc
 
 	if (describe_frozen(m, lm->disk_count + 1, f, err) < 0)
 		return -1;
+	if (session_machine_runs(m))
+		return plan_running(s, lm, m, f, disks, err);
 	for (size_t i = 0; i < f->layer_count; i++)
 		if (freeze_disk(s, lm, m, i, &f->layers[i], disks, err) < 0)
 			return error_prefix(err, "cannot freeze disk %zu of machine %s", i, lm->name);
@@ -283,21 +299,62 @@ static int freeze_all(struct session *s, struct draft *d, struct error *err)
 	d->disks = calloc(s->lab->machine_count, sizeof(*d->disks));
 	if (!d->snapshot.created || !d->snapshot.machines || !d->disks)
 		return error_oom(err);
+	d->count = s->lab->machine_count;
 	for (size_t i = 0; i < s->lab->machine_count; i++)
 		if (freeze_machine(s, &s->lab->machines[i], d, err) < 0)
 			return -1;
 	return 0;
 }
 
-static int check_stopped(const struct session *s, struct error *err)
+/* With the kernel's own driver nothing can be switched under a guest. */
+static int check_drivers(const struct session *s, struct error *err)
 {
-	for (size_t i = 0; i < s->machine_count; i++) {
-		if (!session_machine_runs(&s->machines[i]))
+	for (size_t i = 0; i < s->lab->machine_count; i++) {
+		const struct lab_machine *lm = &s->lab->machines[i];
+
+		if (can_stack(lm) || !session_machine_runs(session_find_machine((struct session *)s, lm->name)))
 			continue;
-		error_set(err, ERROR_STATE, "machine %s of session %s is running", s->machines[i].name, s->name);
-		return error_hint(err, "stop the session first: uml-lab down %s", s->name);
+		error_set(err, ERROR_STATE, "machine %s runs with disk: ubd, whose disk cannot be frozen while it runs", lm->name);
+		return error_hint(err, "stop the session first (uml-lab down %s), or leave out disk: ubd", s->name);
 	}
 	return 0;
+}
+
+/* Before a disk is switched: whoever comes after us must know of the new files. */
+static int note_next(struct session *s, void *arg, struct error *err)
+{
+	const struct draft *d = arg;
+
+	for (size_t i = 0; i < d->snapshot.machine_count; i++) {
+		struct session_machine *m = session_find_machine(s, d->snapshot.machines[i].machine);
+
+		if (!session_machine_runs(m))
+			continue;
+		strv_free(&m->next_disks);
+		for (size_t j = 0; j < d->disks[i].count; j++)
+			if (strv_add(&m->next_disks, d->disks[i].items[j], err) < 0)
+				return -1;
+	}
+	return 0;
+}
+
+static int switch_running(struct session *s, const struct draft *d, struct session_snapshot_result *result,
+			  struct error *err)
+{
+	cleanup_free struct live_switch *wanted = calloc(d->snapshot.machine_count + 1, sizeof(*wanted));
+	size_t count = 0;
+
+	if (!wanted)
+		return error_oom(err);
+	for (size_t i = 0; i < d->snapshot.machine_count; i++) {
+		const struct session_machine *m = session_find_machine(s, d->snapshot.machines[i].machine);
+
+		if (session_machine_runs(m))
+			wanted[count++] = (struct live_switch){m->name, &d->disks[i]};
+	}
+	if (!count)
+		return 0;
+	return session_update(s->name, note_next, (void *)d, err) < 0 ? -1 : snapshot_switch(s, wanted, count, result, err);
 }
 
 int session_snapshot_create(struct session *session, const char *name, struct session_snapshot_result *result,
@@ -306,12 +363,11 @@ int session_snapshot_create(struct session *session, const char *name, struct se
 	struct draft d = {.snapshot.name = str_dup(name, err)};
 	int done = -1;
 
-	if (result)
-		*result = (struct session_snapshot_result){0};
+	*result = (struct session_snapshot_result){0};
 	if (d.snapshot.name && check_new_name(session, name, err) == 0 && session_settle(session, err) == 0 &&
-	    check_stopped(session, err) == 0 && layers_repair(session, err) == 0 &&
+	    check_drivers(session, err) == 0 && layers_repair(session, err) == 0 &&
 	    session_update(session->name, make_missing, NULL, err) == 0 && session_reload(session, err) == 0 &&
-	    freeze_all(session, &d, err) == 0)
+	    freeze_all(session, &d, err) == 0 && switch_running(session, &d, result, err) == 0)
 		done = session_update(session->name, note_snapshot, &d, err);
 	draft_free(&d);
 	if (done == 0 && session_reload(session, err) == 0)
@@ -471,6 +527,10 @@ int session_snapshot_remove(struct session *session, const char *name, struct er
 	if (session_settle(session, err) < 0 || session_update(session->name, forget, (void *)name, err) < 0 ||
 	    session_reload(session, err) < 0 || layers_repair(session, err) < 0)
 		return -1;
+	for (size_t i = 0; i < session->machine_count; i++)
+		if (session_machine_runs(&session->machines[i]) &&
+		    snapshot_merge_running(session, session->machines[i].name, err) < 0)
+			return -1;
 	/* Merging gave files another content. */
 	return note_digests(session, err) < 0 ? -1 : session_reload(session, err);
 }

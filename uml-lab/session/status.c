@@ -1,4 +1,6 @@
 /* What is known of a session: session.yml, verified against live processes, with what supervisors tell of now. */
+#include <dirent.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
@@ -40,6 +42,21 @@ static json_t *disks_json(const struct session *s, const struct lab_machine *lm)
 	return disks;
 }
 
+/* Bytes that all files of the machine's folder take: overlay, extra disks, snapshots, logs. */
+static json_int_t folder_bytes(const struct session *s, const char *machine)
+{
+	cleanup_free char *folder = session_machine_folder(s, machine, NULL);
+	cleanup_dir DIR *dir = folder ? opendir(folder) : NULL;
+	json_int_t bytes = 0;
+	struct dirent *entry;
+	struct stat st;
+
+	while (dir && (entry = readdir(dir)))
+		if (fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
+			bytes += (json_int_t)st.st_blocks * 512;
+	return bytes;
+}
+
 /* Asks the machine's supervisor; NULL when it does not answer. */
 static json_t *live_status(const struct session *s, const struct session_machine *m)
 {
@@ -70,6 +87,7 @@ static json_t *machine_json(const struct session *s, const struct session_machin
 	json_object_set_new(object, "disks", disks_json(s, lm));
 	json_object_set_new(object, "memory", json_integer((json_int_t)lm->memory));
 	json_object_set_new(object, "overlay_bytes", json_integer(overlay_bytes(s, m->name)));
+	json_object_set_new(object, "disk_bytes", json_integer(folder_bytes(s, m->name)));
 	json_object_set_new(object, "supervisor_pid", process_json(&m->supervisor));
 	json_object_set_new(object, "kernel_pid", process_json(&m->kernel_process));
 	json_object_set_new(object, "plug_pid", process_json(&m->plug));
