@@ -232,12 +232,12 @@ static int set_share(struct config *c, struct fields *l, struct fault *f)
 	if (c->share_count == CONFIG_SHARES_MAX)
 		return fault_set(f, "more than %d shares", CONFIG_SHARES_MAX);
 	if (!is_plain_name(l->field[0], ALNUM "-_.") || l->field[1][0] != '/')
-		return fault_set(f, "bad share '%s' of '%s'", l->field[0], l->field[1]);
+		return fault_set(f, "bad share '%s' at '%s'", l->field[0], l->field[1]);
 	s->writable = !strcmp(l->field[2], "rw");
 	if (!s->writable && strcmp(l->field[2], "ro"))
 		return fault_set(f, "bad mode '%s'", l->field[2]);
-	if (copy(s->name, sizeof(s->name), l->field[0], "share name", f) < 0 ||
-	    copy(s->path, sizeof(s->path), l->field[1], "share path", f) < 0)
+	if (copy(s->tag, sizeof(s->tag), l->field[0], "share", f) < 0 ||
+	    copy(s->target, sizeof(s->target), l->field[1], "share's place", f) < 0)
 		return -1;
 	c->share_count++;
 	return 0;

@@ -29,7 +29,7 @@ struct config_interface {
 };
 
 struct config_share {
-	char name[64], path[PATH_MAX];
+	char tag[40], target[PATH_MAX];
 	bool writable;
 };
 

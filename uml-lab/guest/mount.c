@@ -18,6 +18,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "uml-lab/guest/modules.h"
 #include "uml-lab/guest/mount.h"
 
 #define ROOT_WAIT_MS 10000	/* ubd is there at once; virtio_blk needs its probe */
@@ -238,21 +239,38 @@ static int mount_modules(const struct config *c, struct fault *f)
 	return mount_hostfs(c->modules, target, false, f);
 }
 
+/* What a share read-only brings is another's: no devices and no set-id programs of his. */
+static int mount_share(const struct config_share *share, struct fault *f)
+{
+	if (guest_mkdir_p(share->target) < 0)
+		return fault_errno(f, errno, "cannot make %s", share->target);
+	if (mount(share->tag, share->target, "virtiofs",
+		  share->writable ? 0 : MS_RDONLY | MS_NOSUID | MS_NODEV, NULL) < 0)
+		return fault_errno(f, errno, "cannot mount the share %s at %s", share->tag, share->target);
+	return 0;
+}
+
+static void mount_shares(const struct config *c, mount_note_fn note, void *arg)
+{
+	struct fault fault, *f = &fault;
+	char folder[128];
+	int i;
+
+	/* Built into some kernels: only mounting tells. */
+	snprintf(folder, sizeof(folder), "/lib/modules/%s", c->modules_release);
+	if (c->modules[0])
+		modules_load(folder, "virtiofs", f);
+	for (i = 0; i < c->share_count; i++)
+		if (mount_share(&c->shares[i], f) < 0)
+			note(arg, f->text);
+}
+
 void mount_extras(const struct config *c, mount_note_fn note, void *arg)
 {
-	char target[128];
 	struct fault f;
-	int i;
 
 	if (c->modules[0] && mount_modules(c, &f) < 0)
 		note(arg, f.text);
-	for (i = 0; i < c->share_count; i++) {
-		snprintf(target, sizeof(target), "/shares/%s", c->shares[i].name);
-		if (guest_mkdir_p(target) < 0) {
-			fault_errno(&f, errno, "cannot make %s", target);
-			note(arg, f.text);
-		} else if (mount_hostfs(c->shares[i].path, target, c->shares[i].writable, &f) < 0) {
-			note(arg, f.text);
-		}
-	}
+	if (c->share_count)
+		mount_shares(c, note, arg);
 }

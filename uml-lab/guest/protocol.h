@@ -209,7 +209,7 @@ struct frame_stop {
  *	host ADDRESS NAME…	a line for /etc/hosts
  *	modules HOSTPATH RELEASE	hostfs folder with the kernel's modules, to be seen as /lib/modules/RELEASE
  *	spool HOSTPATH		hostfs folder for bulk input, open to the agent alone; answered by PHASE spool
- *	share NAME HOSTPATH MODE	hostfs folder, mounted at /shares/NAME; MODE: ro or rw
+ *	share TAG TARGET MODE	the virtio file system with this tag, mounted at TARGET; MODE: ro or rw
  *	console DEVICE		a terminal of the login console (tty0, tty1), for CONSOLE_SIZE and PHASE login
  */
 

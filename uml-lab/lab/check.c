@@ -385,6 +385,24 @@ static void check_networks(struct loader *loader)
 				  "has no meaning with vde, which joins a network that is there already");
 }
 
+/* Where mounting something hides no more than was meant. */
+static bool good_mount(const char *path)
+{
+	static const char *const system_folders[] = {"/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc",
+						     "/run", "/sbin", "/sys", "/usr", "/var"};
+	size_t n = strlen(path);
+
+	if (path[0] != '/' || n < 2 || path[n - 1] == '/' || strstr(path, "//") || strpbrk(path, "\t\n"))
+		return false;
+	for (const char *p = path; p; p = strchr(p + 1, '/'))
+		if (str_starts(p, "/./") || str_starts(p, "/../") || str_eq(p, "/.") || str_eq(p, "/.."))
+			return false;
+	for (size_t i = 0; i < ARRAY_SIZE(system_folders); i++)
+		if (str_eq(path, system_folders[i]))
+			return false;
+	return !str_starts(path, "/proc/") && !str_starts(path, "/sys/") && !str_starts(path, "/dev/");
+}
+
 static void check_shares(struct loader *loader)
 {
 	const struct lab *lab = loader->lab;
@@ -395,6 +413,12 @@ static void check_shares(struct loader *loader)
 
 		if (share->quota && !share->writable && !(mode && mode->bad))
 			lab_blame(loader, lab_place(loader, &share->quota), "works only with mode: rw");
+		if (share->max_file_size && !share->writable && !(mode && mode->bad))
+			lab_blame(loader, lab_place(loader, &share->max_file_size), "works only with mode: rw");
+		if (share->mount && !good_mount(share->mount))
+			lab_blame(loader, lab_place(loader, &share->mount),
+				  "is no place for a share; allowed: an absolute path without . and .., "
+				  "not / or one that the system needs");
 	}
 }
 

@@ -114,6 +114,9 @@ struct lab_share {
 	bool writable;  /* mode: rw */
 	char *owner;    /* "root", "UID:GID", "host" */
 	uint64_t quota; /* bytes, 0: none */
+	uint64_t max_file_size; /* bytes, 0: no limit */
+	struct strv hide;       /* patterns of names */
+	char *mount;            /* absolute folder in the guest; NULL: /mnt/NAME */
 	struct lab_mark mark;
 };
 

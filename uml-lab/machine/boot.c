@@ -107,6 +107,9 @@ static void write_config(const struct supervisor *sv, const char *spool, struct 
 		add_host(spec->hosts.items[i], out);
 	if (spec->kernel.modules)
 		strbuf_printf(out, "modules\t%s\t%s\n", spec->kernel.modules, spec->kernel.release);
+	for (size_t i = 0; i < spec->share_count; i++)
+		strbuf_printf(out, "share\t%s\t%s\t%s\n", spec->shares[i].name, spec->shares[i].mount,
+			      spec->shares[i].writable ? "rw" : "ro");
 	if (spool)
 		strbuf_printf(out, "spool\t%s\n", spool);
 	strbuf_puts(out, "console\ttty0\nconsole\ttty1\n");

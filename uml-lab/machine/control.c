@@ -479,7 +479,7 @@ static void on_connection(void *arg, int listener, uint32_t events)
 	sv->control.client_count++;
 }
 
-static int listen_at(const char *path, struct error *err)
+int control_listen(const char *path, struct error *err)
 {
 	cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -502,7 +502,7 @@ int control_open(struct supervisor *sv, struct error *err)
 	control->path = file_join(err, sv->spec->runtime, "control");
 	if (!control->path)
 		return -1;
-	control->fd = listen_at(control->path, err);
+	control->fd = control_listen(control->path, err);
 	if (control->fd < 0)
 		return -1;
 	control->source = loop_add_fd(sv->loop, control->fd, EPOLLIN, on_connection, sv, err);

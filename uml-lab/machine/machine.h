@@ -57,6 +57,13 @@ struct machine_interface {
 	char *locator;			/* what the plug joins (libvdeplug); NULL for slirp */
 };
 
+struct machine_share {
+	char *name;			/* what the guest mounts it by */
+	char *text;			/* as uml-hostfs takes it (hostfs_share_format()) */
+	char *mount;			/* absolute folder in the guest */
+	bool writable;
+};
+
 struct machine_spec {
 	char *session, *name;		/* for titles, status, logs */
 	char *folder;			/* absolute, exists: console.log, startup.log, supervisor.log lie here */
@@ -73,6 +80,8 @@ struct machine_spec {
 	size_t interface_count;
 	char *networks;			/* folder of the session's networks (network.h); NULL: none are needed */
 	struct strv keeper_argv;	/* starts their keeper, if it is not there */
+	struct machine_share *shares;
+	size_t share_count;
 	struct strv hosts;		/* "10.0.1.1 r1" lines for /etc/hosts */
 	struct strv kernel_args;
 	char *files;			/* folder copied over / on first start; NULL: none */
@@ -87,7 +96,7 @@ void machine_spec_free(struct machine_spec *spec);
 struct machine_report {
 	enum machine_state state;
 	const char *cause;		/* why it failed or stopped, NULL or "" when there is nothing to say */
-	struct process_id supervisor, kernel, plug, disk;	/* pid 0: not running (kernel: as seen from the host) */
+	struct process_id supervisor, kernel, plug, disk, hostfs;	/* pid 0: not running (kernel: as seen from the host) */
 	const char *sandbox;		/* "namespaces", "process-group": which walls stand; with a reason after ": " */
 	const struct strv *forwards;	/* in force: "127.0.0.1:8080:80/tcp" */
 	bool set_up;			/* the first start is complete */

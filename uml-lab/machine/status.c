@@ -70,6 +70,21 @@ static json_t *interface_json(const struct supervisor *sv, size_t i)
 			 counters_json(port ? &port->stats : &(struct netplug_stats){0}));
 }
 
+static json_t *shares_json(const struct supervisor *sv)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; i < sv->spec->share_count; i++) {
+		const struct machine_share *share = &sv->spec->shares[i];
+		const char *problem = i < sv->shares.count ? sv->shares.devices[i].problem : "";
+
+		json_array_append_new(array, json_pack("{s:s, s:s, s:b, s:s}", "name", share->name, "mount",
+						       share->mount, "writable", share->writable, "problem",
+						       problem));
+	}
+	return array;
+}
+
 static json_t *process_json(const struct process_id *id)
 {
 	if (!id->pid)
@@ -154,6 +169,10 @@ char *status_json(struct supervisor *sv, struct error *err)
 			 sv->restarts, "set_up", sv->set_up, "agent", sv->relay.hello && sv->relay.fd >= 0,
 			 "supervisor", process_json(&sv->self), "process", process_json(&sv->sandbox.kernel),
 			 "plug", process_json(&sv->plug.id), "interfaces", interfaces);
+	if (root && sv->spec->share_count) {
+		json_object_set_new(root, "hostfs", process_json(&sv->shares.id));
+		json_object_set_new(root, "shares", shares_json(sv));
+	}
 	if (root)
 		json_object_set_new(root, "disks", disks_json(sv));
 	if (root)

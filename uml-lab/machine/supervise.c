@@ -94,6 +94,12 @@ void machine_spec_free(struct machine_spec *spec)
 	strv_free(&spec->quota_with);
 	free(spec->networks);
 	strv_free(&spec->keeper_argv);
+	for (size_t i = 0; i < spec->share_count; i++) {
+		free(spec->shares[i].name);
+		free(spec->shares[i].text);
+		free(spec->shares[i].mount);
+	}
+	free(spec->shares);
 	strv_free(&spec->hosts);
 	strv_free(&spec->kernel_args);
 	free(spec->files);
@@ -113,6 +119,7 @@ void supervisor_tell(struct supervisor *sv)
 		.kernel = sv->sandbox.kernel,
 		.plug = sv->plug.id,
 		.disk = sv->disk.id,
+		.hostfs = sv->shares.id,
 		.sandbox = sv->sandbox.walls,
 		.forwards = &sv->plug.forwards,
 		.set_up = sv->set_up,
@@ -409,7 +416,7 @@ static int run(struct supervisor *sv, int ready_fd, struct error *err)
 	if (ready_fd >= 0)
 		close(ready_fd);
 	if (check(sv, err) < 0 || networks_open(sv, err) < 0 || plug_open(sv, err) < 0 ||
-	    disk_open(sv, err) < 0 || disk_start(sv, err) < 0)
+	    disk_open(sv, err) < 0 || shares_open(sv, err) < 0 || disk_start(sv, err) < 0)
 		return -1;
 	while (!sv->done) {
 		if (loop_turn(sv->loop, -1, err) < 0)
@@ -443,6 +450,7 @@ static void tear_down(struct supervisor *sv)
 	plug_close(sv);
 	networks_close(sv);
 	disk_close(sv);
+	shares_close(sv);
 	mconsole_close(sv);
 	snprintf(cause, sizeof(cause), "%s", sv->cause);
 	supervisor_set_state(sv, sv->state, cause);
@@ -484,6 +492,7 @@ int machine_supervise(const struct machine_spec *spec, int ready_fd, machine_rep
 				  .disk = DISK_SERVER_INIT,
 				  .networks.fd = -1,
 				  .networks.starter = CHILD_INIT,
+				  .shares = SHARES_INIT,
 				  .begun_ms = loop_now_ms()};
 	sv->plug.control = sv->boot.input = sv->boot.log = -1;
 	for (int i = 0; i < CONSOLES; i++)

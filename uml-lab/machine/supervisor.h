@@ -14,6 +14,8 @@
  *	disk.c		uml-cow serve, the disk server
  *	deadline.c	the end of the session's time
  *	networks.c	the hold on the session's networks
+ *	shares.c	uml-hostfs, which serves the guest's file systems
+ *	share_relay.c	the guest's connections to it
  *	mconsole.c	UML's management console
  *
  * Everything runs in the loop's one thread.
@@ -28,6 +30,7 @@
 #include "uml-lab/base/loop.h"
 #include "uml-lab/machine/machine.h"
 #include "uml-lab/machine/sandbox.h"
+#include "uml-lab/machine/shares.h"
 #include "uml-lab/machine/wire.h"
 
 /*
@@ -254,6 +257,7 @@ struct supervisor {
 	struct disk_server disk;
 	struct status status;
 	struct networks networks;
+	struct shares shares;
 	struct mconsole mconsole;
 	struct still still;
 };
@@ -340,6 +344,8 @@ bool relay_congested(const struct supervisor *sv);
 
 /* control.c */
 int control_open(struct supervisor *sv, struct error *err);
+/* A stream socket that listens at path, where a leftover is replaced. Descriptor or -1 + err. */
+int control_listen(const char *path, struct error *err);
 void control_close(struct supervisor *sv);
 /* STATE frames to those who watch. */
 void control_tell_state(struct supervisor *sv);

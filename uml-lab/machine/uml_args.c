@@ -112,6 +112,15 @@ static int add_interfaces(const struct machine_spec *spec, struct strv *out, str
 	return 0;
 }
 
+/* Virtio file systems; the number is that of the device type (virtio 1.2, 5). */
+static int add_shares(const struct machine_spec *spec, struct strv *out, struct error *err)
+{
+	for (size_t i = 0; i < spec->share_count; i++)
+		if (strv_addf(out, err, "virtio_uml.device=share%zu:26", i) < 0)
+			return -1;
+	return 0;
+}
+
 /*
  * At boot the kernel measures which of its RAID-6 routines is fastest: 0.85 s, whatever the host, and most of what a small
  * machine's boot takes. It is left out where no RAID-6 can be (md needs four disks, btrfs three): a guest that makes one of loop
@@ -146,7 +155,8 @@ static int add_all(const struct machine_spec *spec, struct strv *out, struct err
 	    strv_add(out, "loglevel=5", err) < 0 || strv_add(out, "net.ifnames=0", err) < 0 ||
 	    strv_addf(out, err, "systemd.hostname=%s", spec->name) < 0)
 		return -1;
-	if (add_raid6(spec, out, err) < 0 || add_disks(spec, out, err) < 0 || add_interfaces(spec, out, err) < 0)
+	if (add_raid6(spec, out, err) < 0 || add_disks(spec, out, err) < 0 || add_interfaces(spec, out, err) < 0 ||
+	    add_shares(spec, out, err) < 0)
 		return -1;
 	for (size_t i = 0; i < spec->kernel_args.count; i++)
 		if (uml_args_check_word(spec->kernel_args.items[i], err) < 0 ||

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "cow/cow.h"
 #include "netplug/netplug.h"
@@ -15,6 +16,7 @@
 
 #define CHECK_MS  5000
 #define CHECK_MAX 4096
+#define MODULE_LIST_MAX (4u << 20) /* bytes of modules.dep */
 #define DISK_FREE_MIN (64u << 20)	/* bytes: below this a guest's first boot already fails */
 
 void findings_add(struct findings *findings, const char *fmt, ...)
@@ -64,8 +66,6 @@ int session_check_names(const struct session *session, const struct strv *names,
 /* Things the lab language has and this version cannot do yet. */
 static void check_supported(const struct lab *lab, const struct lab_machine *m, struct findings *findings)
 {
-	if (m->shares.count)
-		findings_add(findings, "%s: shares are not served yet by this version", m->name);
 	for (size_t i = 0; i < m->interface_count; i++) {
 		const struct lab_interface *iface = &m->interfaces[i];
 
@@ -191,6 +191,52 @@ static void check_base(struct session *s, const struct lab_machine *m, FILE *pla
 			     s->name, m->name);
 }
 
+/* Whether a list of the kernel's modules ("modules.dep") names virtiofs. A missing list: 0, -1 there. */
+static int lists_virtiofs(const struct kernel *kernel, const char *list)
+{
+	cleanup_free char *path = file_join(NULL, kernel->modules, list);
+	cleanup_free char *text = NULL;
+	size_t length;
+
+	if (!path || !file_exists(path) || file_read_all(path, MODULE_LIST_MAX, &text, &length, NULL) < 0)
+		return -1;
+	return strstr(text, "/virtiofs.ko") != NULL;
+}
+
+static void check_virtiofs(const struct lab_machine *m, const struct kernel *kernel, struct findings *findings)
+{
+	if (kernel->modules && lists_virtiofs(kernel, "modules.dep") == 0 &&
+	    lists_virtiofs(kernel, "modules.builtin") < 1)
+		findings_add(findings, "%s: kernel %s has no module virtiofs, by which shares are mounted; choose another "
+				       "with kernel:, Debian's have it", m->name, kernel->release);
+}
+
+/* A folder to be written that is missing is made, unless only the plan was asked for. */
+static void check_share(const struct lab_machine *m, const struct lab_share *share, FILE *plan,
+			struct findings *findings)
+{
+	struct error err = ERROR_INIT;
+
+	if (!file_exists(share->path) && share->writable) {
+		if (plan)
+			fprintf(plan, "  %s: share %s: %s is to be made\n", m->name, share->name, share->path);
+		else if (file_mkdir_p(share->path, 0755, &err) < 0)
+			findings_add(findings, "%s: share %s: %s", m->name, share->name, err.message);
+		return;
+	}
+	if (!file_is_dir(share->path))
+		findings_add(findings, "%s: share %s: %s is not a folder", m->name, share->name, share->path);
+	else if (access(share->path, R_OK | X_OK | (share->writable ? W_OK : 0)) < 0)
+		findings_add(findings, "%s: share %s: you may not %s %s: %s", m->name, share->name,
+			     share->writable ? "write" : "read", share->path, strerror(errno));
+}
+
+static void check_shares(const struct session *s, const struct lab_machine *m, FILE *plan, struct findings *findings)
+{
+	for (size_t i = 0; i < m->shares.count; i++)
+		check_share(m, lab_find_share(s->lab, m->shares.items[i]), plan, findings);
+}
+
 static void check_kernel(const struct lab_machine *m, FILE *plan, struct findings *findings)
 {
 	struct kernel kernel = {0};
@@ -200,6 +246,8 @@ static void check_kernel(const struct lab_machine *m, FILE *plan, struct finding
 		findings_add(findings, "%s: %s%s%s", m->name, err.message, err.hint[0] ? "; " : "", err.hint);
 	else if (plan)
 		fprintf(plan, ", kernel %s (%s)", kernel.release, kernel.path);
+	if (kernel.release && m->shares.count)
+		check_virtiofs(m, &kernel, findings);
 	kernel_free(&kernel);
 }
 
@@ -274,6 +322,7 @@ int session_check_start(struct session *session, const struct session_start_opti
 			continue;
 		memory += m->memory;
 		check_supported(session->lab, m, &findings);
+		check_shares(session, m, plan, &findings);
 		check_base(session, m, plan, &findings);
 		check_kernel(m, plan, &findings);
 		if (plan)

@@ -40,7 +40,7 @@ struct session_machine {
 	bool ever_started;		/* false: state means nothing yet */
 	char *cause;
 	char *started, *changed;	/* ISO 8601 with offset */
-	struct process_id supervisor, kernel_process, plug, disk_server;
+	struct process_id supervisor, kernel_process, plug, disk_server, hostfs;
 	char *kernel;			/* release */
 	char *sandbox;
 	char *base;			/* absolute path of the image or layer below the overlay */

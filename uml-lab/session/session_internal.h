@@ -204,4 +204,8 @@ struct watch_options {
 int session_watch(struct watched *watched, size_t count, const struct watch_options *options, struct error *err);
 void watched_free(struct watched *watched, size_t count);
 
+/* shares.c: fills spec->shares, which is empty. */
+int session_fill_shares(const struct session *s, const struct lab_machine *m, struct machine_spec *spec,
+			struct error *err);
+
 #endif

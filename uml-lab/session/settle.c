@@ -26,7 +26,7 @@ static bool is_stale(const struct session_machine *m)
 
 static int settle_machine(const struct session *s, struct session_machine *m, struct error *err)
 {
-	struct process_id left[] = {m->kernel_process, m->plug, m->disk_server};
+	struct process_id left[] = {m->kernel_process, m->plug, m->disk_server, m->hostfs};
 	cleanup_free char *runtime = session_runtime(s->name, m->name, err);
 	struct error swept = ERROR_INIT;
 
@@ -45,7 +45,7 @@ static int settle_machine(const struct session *s, struct session_machine *m, st
 	free(m->changed);
 	m->changed = session_now(err);
 	m->state = MACHINE_FAILED;
-	m->supervisor = m->kernel_process = m->plug = m->disk_server = (struct process_id){0};
+	m->supervisor = m->kernel_process = m->plug = m->disk_server = m->hostfs = (struct process_id){0};
 	strv_free(&m->forwards);
 	return m->cause && m->changed ? 0 : -1;
 }

@@ -251,7 +251,7 @@ static int fill_spec(const struct session *s, const struct lab_machine *m, struc
 			return -1;
 	if (kernel_find(m->kernel, &spec->kernel, err) < 0 || fill_disks(s, m, spec, err) < 0 ||
 	    fill_quota(s, spec, err) < 0 || fill_interfaces(s, m, spec, err) < 0 ||
-	    fill_keeper(s, spec, err) < 0)
+	    fill_keeper(s, spec, err) < 0 || session_fill_shares(s, m, spec, err) < 0)
 		return -1;
 	return fill_hosts(s, spec, err);
 }

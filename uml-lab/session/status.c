@@ -92,6 +92,7 @@ static json_t *machine_json(const struct session *s, const struct session_machin
 	json_object_set_new(object, "kernel_pid", process_json(&m->kernel_process));
 	json_object_set_new(object, "plug_pid", process_json(&m->plug));
 	json_object_set_new(object, "disk_pid", process_json(&m->disk_server));
+	json_object_set_new(object, "hostfs_pid", process_json(&m->hostfs));
 	json_object_set_new(object, "set_up", json_boolean(m->set_up));
 	json_object_set_new(object, "ready_ms", json_integer(m->ready_ms));
 	json_object_set_new(object, "restarts", json_integer(m->restarts));

@@ -105,6 +105,7 @@ static int read_machine(yaml_document_t *doc, yaml_node_t *node, struct session_
 	m->kernel_process = yaml_get_process(doc, node, "kernel-process");
 	m->plug = yaml_get_process(doc, node, "plug");
 	m->disk_server = yaml_get_process(doc, node, "disk-server");
+	m->hostfs = yaml_get_process(doc, node, "hostfs");
 	m->base_size = (uint64_t)yaml_get_number(doc, base, "size", 0);
 	m->base_mtime = yaml_get_number(doc, base, "mtime", 0);
 	m->set_up = str_eq(yaml_get_text(doc, node, "set-up"), "true");
@@ -266,6 +267,7 @@ static void write_machine(struct yaml_out *out, const struct session_machine *m)
 	yaml_out_process(out, "kernel-process", &m->kernel_process);
 	yaml_out_process(out, "plug", &m->plug);
 	yaml_out_process(out, "disk-server", &m->disk_server);
+	yaml_out_process(out, "hostfs", &m->hostfs);
 	yaml_out_text(out, "kernel", m->kernel);
 	yaml_out_text(out, "sandbox", m->sandbox);
 	base_write(out, m->base, m->base_size, m->base_mtime);

@@ -45,6 +45,7 @@ static int note_report(struct session *s, void *arg, struct error *err)
 	m->kernel_process = r->kernel;
 	m->plug = r->plug;
 	m->disk_server = r->disk;
+	m->hostfs = r->hostfs;
 	m->set_up |= r->set_up;
 	m->ready_ms = r->ready_ms;
 	m->restarts = r->restarts;

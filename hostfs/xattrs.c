@@ -1,0 +1,158 @@
+/*
+ * Extended attributes. The guest's user.* are the host's, but not those that hold
+ * owners and modes (ids.c), which the guest neither sees nor sets. Its security.* and
+ * trusted.*, which the student's account may not set on the host, are kept as
+ * user.virtfs.security.* and user.virtfs.trusted.*: file capabilities survive there,
+ * and mean nothing to the host. POSIX ACLs are refused: permissions have one source.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/xattr.h>
+
+#include "hostfs/internal.h"
+#include "uml-lab/base/cleanup.h"
+
+#define OURS	  "user.virtfs."
+#define VALUE_MAX (64u << 10)
+
+/* The name on the host. 0 or -errno. */
+static int host_name(const char *name, char out[HOSTFS_NAME_MAX + 1])
+{
+	bool mapped = str_starts(name, "security.") || str_starts(name, "trusted.");
+
+	if (!mapped && !str_starts(name, "user."))
+		return -EOPNOTSUPP;
+	if (str_starts(name, OURS))
+		return -EPERM;
+	if (snprintf(out, HOSTFS_NAME_MAX + 1, "%s%s", mapped ? OURS : "", name) > HOSTFS_NAME_MAX)
+		return -ERANGE;
+	return 0;
+}
+
+/* The guest's name of an attribute on the host; NULL: it has none. */
+static const char *guest_name(const char *name)
+{
+	if (!str_starts(name, "user."))
+		return NULL;
+	if (!str_starts(name, OURS))
+		return name;
+	name += strlen(OURS);
+	return str_starts(name, "security.") || str_starts(name, "trusted.") ? name : NULL;
+}
+
+/* Opens the node and names the attribute. Links and special files have none. */
+static int prepare(struct request *rq, struct place *p, char host[HOSTFS_NAME_MAX + 1], char path[PLACE_PATH_MAX])
+{
+	int result = host ? host_name(rq->name, host) : 0;
+
+	if (result < 0)
+		return result;
+	if (!rq->node->source || !rq->node->source->xattrs || S_ISLNK(rq->node->mode))
+		return -EOPNOTSUPP;
+	p->dir = node_open(rq->fs, rq->node, O_PATH);
+	if (p->dir < 0)
+		return p->dir;
+	place_path(p, path);
+	return 0;
+}
+
+int op_setxattr(struct request *rq)
+{
+	const struct fuse_setxattr_in *in = ARGS(rq, fuse_setxattr_in);
+	char host[HOSTFS_NAME_MAX + 1], path[PLACE_PATH_MAX];
+	cleanup_place struct place p = PLACE_INIT;
+	size_t at = FUSE_COMPAT_SETXATTR_IN_SIZE + strlen(rq->name) + 1;
+	int result = may_write(rq->node);
+
+	if (result == 0)
+		result = prepare(rq, &p, host, path);
+	if (result < 0)
+		return result;
+	if (in->size > rq->length - at || in->size > VALUE_MAX)
+		return -E2BIG;
+	result = quota_check(rq->node->source, in->size);
+	if (result < 0)
+		return result;
+	if (setxattr(path, host, rq->args + at, in->size, (int)in->flags) < 0)
+		return -errno;
+	if (str_eq(rq->name, "security.capability"))
+		rq->node->has_capability = true;
+	return 0;
+}
+
+/* Answers with the size, or with the data if it fits in what was asked for. */
+static int answer_sized(struct request *rq, uint32_t asked, const void *data, size_t n)
+{
+	struct fuse_getxattr_out out = {.size = (uint32_t)n};
+
+	if (!asked)
+		return reply(rq, &out, sizeof(out));
+	return n > asked ? -ERANGE : reply(rq, data, n);
+}
+
+int op_getxattr(struct request *rq)
+{
+	const struct fuse_getxattr_in *in = ARGS(rq, fuse_getxattr_in);
+	char host[HOSTFS_NAME_MAX + 1], path[PLACE_PATH_MAX];
+	cleanup_place struct place p = PLACE_INIT;
+	cleanup_free char *value = NULL;
+	ssize_t n;
+	int result = prepare(rq, &p, host, path);
+
+	if (result < 0)
+		return result == -EPERM ? -ENODATA : result;
+	value = malloc(VALUE_MAX);
+	if (!value)
+		return -ENOMEM;
+	n = getxattr(path, host, value, VALUE_MAX);
+	return n < 0 ? -errno : answer_sized(rq, in->size, value, (size_t)n);
+}
+
+int op_listxattr(struct request *rq)
+{
+	const struct fuse_getxattr_in *in = ARGS(rq, fuse_getxattr_in);
+	cleanup_place struct place p = PLACE_INIT;
+	cleanup_free char *names = NULL;
+	char path[PLACE_PATH_MAX];
+	size_t used = 0;
+	ssize_t n;
+	int result = prepare(rq, &p, NULL, path);
+
+	if (result == -EOPNOTSUPP)
+		return answer_sized(rq, in->size, "", 0);
+	if (result < 0)
+		return result;
+	names = malloc(VALUE_MAX + 1);
+	if (!names)
+		return -ENOMEM;
+	n = listxattr(path, names, VALUE_MAX);
+	if (n < 0)
+		return -errno;
+	names[n] = '\0';
+	for (char *name = names, *next; name < names + n; name = next) {
+		const char *seen = guest_name(name);
+
+		next = name + strlen(name) + 1;
+		if (!seen)
+			continue;
+		memmove(names + used, seen, strlen(seen) + 1);
+		used += strlen(names + used) + 1;
+	}
+	return answer_sized(rq, in->size, names, used);
+}
+
+int op_removexattr(struct request *rq)
+{
+	char host[HOSTFS_NAME_MAX + 1], path[PLACE_PATH_MAX];
+	cleanup_place struct place p = PLACE_INIT;
+	int result = may_write(rq->node);
+
+	if (result == 0)
+		result = prepare(rq, &p, host, path);
+	if (result < 0)
+		return result;
+	return removexattr(path, host) < 0 ? -errno : 0;
+}
