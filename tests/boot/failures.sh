@@ -5,20 +5,20 @@ at_exit end_sessions
 
 gone() { [ -z "$(find "$XDG_RUNTIME_DIR/uml-lab" -mindepth 1 2>/dev/null)" ]; }
 
-# No such image, no such kernel, a network and a share: all told at once.
+# No such image, no such kernel, a driver that cannot keep a limit: all told at once.
 lab wrong <<-END
 	lab: wrong
 	base: tiny
-	networks: {lan: {}}
+	limits: {disk: 1G}
 	machines:
 	  a: {base: debain-12}
 	  b: {kernel: "9.9"}
-	  c: {interfaces: [{network: lan}]}
+	  c: {disk: ubd}
 END
 expect 1 uml-lab up "$T/labs/wrong"
 says "debain-12"
 says "9.9"
-says "c: eth0: networks"
+says "c: disk: ubd cannot keep limits.disk"
 
 # An init that dies is a kernel panic: its text is the cause.
 lab panic <<-END
