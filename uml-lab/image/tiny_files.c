@@ -121,6 +121,8 @@ const struct image_file tiny_files[] = {
 	IMAGE_FILE("etc/protocols", 0644, protocols),
 	IMAGE_FILE("etc/resolv.conf", 0644, ""),
 	IMAGE_FILE("etc/os-release", 0644, os_release),
+	IMAGE_FOLDER("etc/udhcpc", 0755),
+	IMAGE_FILE("etc/udhcpc/default.script", 0755, dhcp_script),
 	IMAGE_FOLDER("home", 0755),
 	IMAGE_LINK("init", "sbin/init"),
 	IMAGE_FOLDER("lib", 0755),
@@ -142,8 +144,7 @@ const struct image_file tiny_files[] = {
 	IMAGE_FOLDER("usr/local/bin", 0755),
 	IMAGE_FOLDER("usr/local/sbin", 0755),
 	IMAGE_FOLDER("usr/share", 0755),
-	IMAGE_FOLDER("usr/share/udhcpc", 0755),
-	IMAGE_FILE("usr/share/udhcpc/default.script", 0755, dhcp_script),
+	IMAGE_LINK("usr/share/udhcpc", "/etc/udhcpc"), /* where busybox has it unless Debian built it */
 	IMAGE_FOLDER("var", 0755),
 	IMAGE_FOLDER("var/cache", 0755),
 	IMAGE_FOLDER("var/lib", 0755),
