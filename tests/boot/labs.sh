@@ -18,3 +18,7 @@ for solution in labs/*/solution.sh; do
 	fi
 	expect 0 uml-lab down "$name" --force
 done
+
+# Nothing that stays holds the streams of `up`: a pipe ends.
+expect 0 timeout -k 5 60 sh -c 'uml-lab up labs/two-hosts --name piped 2>&1 | cat'
+expect 0 uml-lab down piped --force

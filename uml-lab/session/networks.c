@@ -117,7 +117,7 @@ static void on_report(void *arg, const struct network_report *report)
 		log_error(&err);
 }
 
-/* What is logged from now on goes to networks.log. */
+/* What is logged from now on goes to networks.log, and the caller's streams are let go: `up LAB | tail` shall end. */
 static int log_to_file(const struct session *s, struct error *err)
 {
 	cleanup_free char *path = file_join(err, s->folder, "networks.log");
@@ -125,7 +125,7 @@ static int log_to_file(const struct session *s, struct error *err)
 
 	if (!path)
 		return -1;
-	return fd < 0 || dup2(fd, 2) < 0 ? error_errno(err, errno, "cannot open %s", path) : 0;
+	return fd < 0 || dup2(fd, 1) < 0 || dup2(fd, 2) < 0 ? error_errno(err, errno, "cannot open %s", path) : 0;
 }
 
 int session_keep_networks(const char *name, int ready_fd, struct error *err)
