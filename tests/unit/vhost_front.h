@@ -93,7 +93,8 @@ static inline int front_message(struct front *f, uint32_t request, const void *p
 	struct vhost_user_message m = {
 		.header = {request, VHOST_USER_VERSION | (ack ? VHOST_USER_NEED_REPLY : 0), size}};
 
-	memcpy(&m.u, payload, size);
+	if (size)
+		memcpy(&m.u, payload, size);
 	front_send_fds(f, &m, fds, n);
 	if (!ack)
 		return 0;
