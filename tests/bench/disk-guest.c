@@ -57,13 +57,15 @@ struct pattern {
 	uint32_t block;
 	int depth;
 	bool write, random, sync;
+	uint32_t from, span; /* MiB of the disk; span 0: all of it */
+	uint64_t least;	     /* blocks, however long they take */
 };
 
 static uint64_t place(const struct pattern *p, uint64_t i)
 {
-	uint64_t blocks = size / p->block;
+	uint64_t blocks = (p->span ? (uint64_t)p->span * MIB : size) / p->block;
 
-	return (p->random ? next_random() % blocks : i % blocks) * p->block;
+	return (uint64_t)p->from * MIB + (p->random ? next_random() % blocks : i % blocks) * p->block;
 }
 
 static void submit(aio_context_t ctx, const struct pattern *p, struct iocb *cb, int slot, uint64_t i)
@@ -106,7 +108,7 @@ static void measure(const struct pattern *p)
 			done++;
 			if (p->sync && fdatasync(disk))
 				fail("fdatasync");
-			if (now() - begin < seconds)
+			if (now() - begin < seconds || issued < p->least)
 				submit(ctx, p, &cbs[slot], slot, issued++);
 			else
 				in_flight--;
@@ -162,8 +164,12 @@ int main(void)
 	static const struct pattern patterns[] = {
 		{"read-1m", MIB, 4, false, false, false},	{"read-1m-random", MIB, 4, false, true, false},
 		{"read-4k-random", 4096, 1, false, true, false}, {"read-4k-random-16", 4096, 16, false, true, false},
-		{"write-1m", MIB, 4, true, false, false},	{"write-4k-random", 4096, 1, true, true, false},
-		{"write-4k-random-16", 4096, 16, true, true, false}, {"write-4k-fsync", 4096, 1, true, true, true},
+		/* so many that the overlay holds all that is rewritten below, whoever keeps it */
+		{"write-1m", MIB, 4, true, false, false, 0, 128, 128},
+		{"write-4k-random", 4096, 1, true, true, false, 0, 128, 0},
+		{"write-4k-random-16", 4096, 16, true, true, false, 0, 128, 0},
+		{"write-4k-fsync", 4096, 1, true, true, true, 0, 128, 0},
+		{"write-4k-new-fsync", 4096, 1, true, true, true, 256, 256, 0},
 	};
 	char dev[64];
 
