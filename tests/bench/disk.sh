@@ -107,7 +107,7 @@ one() {
 	rm -f top.* s
 	case $1 in
 	ubd) guest "$2" "$3" "$4" ubd0=top.cow,base.img dev=ubda ;;
-	ubd-sync) guest "$2" "$3" "$4" ubd0s=top.cow,base.img dev=ubda ;;
+	ubd-sync) guest "$2" "$3" "$4" ubd0s=top.cow,base.img dev=ubda quick ;;
 	qemu-*)
 		qemu-img create -q -f qcow2 -b "$(below qcow2 "$depth")" -F "$([ "$depth" = 1 ] && echo raw || echo qcow2)" top.qcow2
 		qemu-storage-daemon --blockdev driver=file,node-name=file,filename=top.qcow2 \

@@ -15,7 +15,7 @@ struct server {
 	struct cow_serve_disk disks[4];
 	int control;
 	int result;
-	struct error err;
+	struct error err; /* the server's; its thread's until server_stop() */
 	uint32_t sequence;
 };
 
@@ -33,7 +33,7 @@ static inline bool server_receive(struct server *s, struct cow_serve_message *m)
 {
 	struct pollfd p = {.fd = s->control, .events = POLLIN};
 
-	return poll(&p, 1, FRONT_WAIT_MS) > 0 && cow_serve_receive(s->control, m, &s->err) == 1;
+	return poll(&p, 1, FRONT_WAIT_MS) > 0 && cow_serve_receive(s->control, m, NULL) == 1;
 }
 
 /* Fill s->disks and s->options (count, quota) first. Waits until it is ready. */
@@ -65,8 +65,8 @@ static inline int server_ask(struct server *s, enum cow_serve_type type, uint32_
 			     struct cow_serve_message *m)
 {
 	uint32_t sequence = ++s->sequence;
-	int ret = path ? cow_serve_send_path(s->control, sequence, type, disk, path, &s->err)
-		       : cow_serve_send_ref(s->control, sequence, type, disk, &s->err);
+	int ret = path ? cow_serve_send_path(s->control, sequence, type, disk, path, NULL)
+		       : cow_serve_send_ref(s->control, sequence, type, disk, NULL);
 
 	if (ret || !server_receive(s, m) || m->header.sequence != sequence)
 		return -1;

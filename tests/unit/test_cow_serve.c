@@ -172,10 +172,11 @@ static void test_batches(void)
 /* Writes sector 0 and on from an address of the guest, whatever lies there. */
 static uint8_t write_from(struct front *f, uint64_t at, uint32_t length)
 {
-	unsigned slot = front_submit(f, VIRTIO_BLK_T_OUT, 0, FRONT_DATA, length, false, 1);
+	unsigned slot = front_prepare(f, VIRTIO_BLK_T_OUT, 0, FRONT_DATA, length, false, 1);
 	struct vring_desc *t = (struct vring_desc *)(f->memory + FRONT_INDIRECT + slot * 1024);
 
 	t[1].addr = at;
+	front_publish(f, (uint16_t)slot);
 	front_kick(f);
 	CU_ASSERT_TRUE(front_wait(f));
 	return *front_status(f, slot);
@@ -219,9 +220,10 @@ static void test_wrong_requests(void)
 	CU_ASSERT_EQUAL(write_from(&f, 4096 + 512, 1024), VIRTIO_BLK_S_OK);
 	CU_ASSERT_EQUAL(write_from(&f, 8192, 4096), VIRTIO_BLK_S_IOERR);
 	/* its status outside: given back unanswered */
-	slot = front_submit(&f, VIRTIO_BLK_T_OUT, 0, FRONT_DATA, 4096, false, 1);
+	slot = front_prepare(&f, VIRTIO_BLK_T_OUT, 0, FRONT_DATA, 4096, false, 1);
 	t = (struct vring_desc *)(f.memory + FRONT_INDIRECT + slot * 1024);
 	t[2].addr = FRONT_GUEST + FRONT_MEMORY;
+	front_publish(&f, (uint16_t)slot);
 	front_kick(&f);
 	CU_ASSERT_TRUE(front_wait(&f));
 	CU_ASSERT_TRUE(guest_sees(&f));

@@ -286,10 +286,10 @@ static inline void front_kick(struct front *f)
 }
 
 /*
- * Queues a request by an indirect table: header, `pieces` equal pieces of data at offset `data` of our memory, status. Returns its
- * slot. in: the device fills the data.
+ * Makes a request in an indirect table: header, `pieces` equal pieces of data at offset `data` of our memory, status. Returns its
+ * slot. in: the device fills the data. Not published yet: the device may look at what is, kicked or not.
  */
-static inline unsigned front_submit(struct front *f, uint32_t type, uint64_t sector, uint32_t data, uint32_t bytes, bool in,
+static inline unsigned front_prepare(struct front *f, uint32_t type, uint64_t sector, uint32_t data, uint32_t bytes, bool in,
 				    unsigned pieces)
 {
 	unsigned slot = f->free_slot++ % FRONT_ENTRIES, n = 0;
@@ -305,6 +305,15 @@ static inline unsigned front_submit(struct front *f, uint32_t type, uint64_t sec
 	t[n++] = (struct vring_desc){FRONT_GUEST + header + 32, 1, VRING_DESC_F_WRITE, 0};
 	*front_desc(f, slot) =
 		(struct vring_desc){FRONT_GUEST + FRONT_INDIRECT + slot * 1024, n * 16, VRING_DESC_F_INDIRECT, 0};
+	return slot;
+}
+
+/* The same, queued. */
+static inline unsigned front_submit(struct front *f, uint32_t type, uint64_t sector, uint32_t data, uint32_t bytes, bool in,
+				    unsigned pieces)
+{
+	unsigned slot = front_prepare(f, type, sector, data, bytes, in, pieces);
+
 	front_publish(f, (uint16_t)slot);
 	return slot;
 }
