@@ -26,6 +26,7 @@
 #define PEER_QUIET_MS 300	/* how long to look for something that must not come */
 
 static const uint8_t peer_mac[6] = { 0x52, 0x54, 0, 0x12, 0x34, 0x56 };
+static bool peer_no_walls;	/* as --no-walls, for the plugs that are started from now on */
 static const uint8_t peer_broadcast[6] = { 255, 255, 255, 255, 255, 255 };
 
 struct peer {
@@ -70,7 +71,7 @@ static inline bool peer_start(struct peer *p)
 			close(p->guest);
 		if (p->kept >= 0)
 			close(p->kept);
-		rc = serve_control(pair[1], (const char *const[]){ NULL }, &err);
+		rc = serve_control(pair[1], peer_no_walls ? NULL : (const char *const[]){ NULL }, &err);
 		if (rc)
 			error_print("plug", &err);
 		_exit(rc ? 1 : 0);
