@@ -111,7 +111,7 @@ DEPS_BUILD := gcc make pkg-config libc6-dev libyaml-dev libarchive-dev libjansso
 DEPS_BUILD += libacl1-dev libzstd-dev liblzma-dev libbz2-dev liblz4-dev zlib1g-dev
 DEPS_BUILD += libpcap0.8-dev
 DEPS_RUN := user-mode-linux busybox-static e2fsprogs mmdebstrap fakechroot fakeroot vde2 procps libpcap0.8
-DEPS_CHECK := libcunit1-dev patchelf kmod python3 tmux uml-utilities qemu-utils fuse3 curl attr acl libcap2-bin xfsprogs \
+DEPS_CHECK := qemu-system-x86 libcunit1-dev patchelf kmod python3 tmux uml-utilities qemu-utils fuse3 curl attr acl libcap2-bin xfsprogs \
 	zstd xz-utils strace wget patch debian-archive-keyring util-linux python3-jsonschema python3-yaml iproute2
 DEPS_LINT := clang-format shellcheck cppcheck man-db
 
@@ -183,6 +183,12 @@ bench-disk: deps-check
 	@tests/deps qemu-system-common
 	@$(MAKE) --no-print-directory all
 	@tests/bench/run $(B) disk
+
+# Guests' networks, to the host and to each other.
+.PHONY: bench-net
+bench-net: deps-check
+	@$(MAKE) --no-print-directory all
+	@tests/bench/run $(B) net
 
 # FUZZ_SECONDS for each entry; needs clang.
 FUZZ_SECONDS ?= 60

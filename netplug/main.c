@@ -68,9 +68,11 @@ static int fill_config(const struct options *o, struct netplug_port_config *c, s
 	c->restrict_access = o->restrict_access;
 	c->ipv6 = !o->no_ipv6;
 	if (o->mtu) {
-		if (str_to_i64(o->mtu, NETPLUG_MTU_MIN, NETPLUG_MTU_MAX, &mtu))
-			return error_set(err, ERROR_USAGE, "--mtu %s is not within %d and %d", o->mtu,
-					 NETPLUG_MTU_MIN, NETPLUG_MTU_MAX);
+		int min = o->vde ? NETPLUG_VDE_MTU_MIN : NETPLUG_MTU_MIN;
+		int max = o->vde ? NETPLUG_VDE_MTU_MAX : NETPLUG_MTU_MAX;
+
+		if (str_to_i64(o->mtu, min, max, &mtu))
+			return error_set(err, ERROR_USAGE, "--mtu %s is not within %d and %d", o->mtu, min, max);
 		c->mtu = (uint32_t)mtu;
 	}
 	if (copy_text(c->label, sizeof(c->label), o->label, "label", err) ||

@@ -34,6 +34,7 @@
  */
 #define NETPLUG_VDE_MTU 1500
 #define NETPLUG_VDE_MTU_MAX 9216
+#define NETPLUG_VDE_MTU_MIN 576		/* UML's own (arch/um/drivers/vector_kern.c); for labs about fragments */
 
 /* The longest locator of a VDE network, its NUL included. */
 #define NETPLUG_LOCATOR_MAX 512

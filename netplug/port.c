@@ -85,10 +85,12 @@ static void on_hold(void *arg, bool held)
 
 static int check_config(const struct netplug_port_config *c, struct error *err)
 {
+	unsigned mtu_min = c->kind == NETPLUG_KIND_VDE ? NETPLUG_VDE_MTU_MIN : NETPLUG_MTU_MIN;
+
 	if (c->port_security > 1 || c->ipv6 > 1 || c->restrict_access > 1 || c->host_access > 1)
 		return error_set(err, ERROR_FAILED, "port %u: a switch is neither 0 nor 1", c->port);
-	if (c->mtu < NETPLUG_MTU_MIN || c->mtu > NETPLUG_MTU_MAX)
-		return error_set(err, ERROR_USAGE, "MTU %u is not within %d and %d", c->mtu, NETPLUG_MTU_MIN,
+	if (c->mtu < mtu_min || c->mtu > NETPLUG_MTU_MAX)
+		return error_set(err, ERROR_USAGE, "MTU %u is not within %u and %d", c->mtu, mtu_min,
 				 NETPLUG_MTU_MAX);
 	return 0;
 }
