@@ -296,6 +296,43 @@ static void test_walls(void)
 
 /* ---- connect-ask ---- */
 
+static int run_streams(void)
+{
+	int pair[2];
+
+	return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0) >= 0 && socket(AF_UNIX, SOCK_SEQPACKET, 0) >= 0 &&
+			       socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0 &&
+			       socket(AF_UNIX, SOCK_DGRAM, 0) < 0 && socket(AF_INET, SOCK_STREAM, 0) < 0 &&
+			       socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, pair) < 0
+		       ? 0
+		       : 1;
+}
+
+static void test_streams(void)
+{
+	static const char *const calls[] = {"streams", NULL};
+	struct confine_spec spec = {.calls = calls};
+
+	CU_ASSERT_EQUAL(confined(&spec, run_streams), 0);
+}
+
+/* Emptied, but not refilled. */
+static int run_remove(void)
+{
+	return unlink("in/file") == 0 && try_open("in/file", O_CREAT | O_WRONLY) == EACCES &&
+			       try_open("in/link", O_WRONLY) == EACCES && unlink("in/link") == 0
+		       ? 0
+		       : 1;
+}
+
+static void test_remove(void)
+{
+	struct confine_path path = {.path = "in", .access = CONFINE_READ | CONFINE_REMOVE};
+	struct confine_spec spec = {.paths = &path, .path_count = 1};
+
+	CU_ASSERT_EQUAL(confined(&spec, run_remove), 0);
+}
+
 static void test_ask(void)
 {
 	static const char *const calls[] = {"socket", "connect-ask", NULL};
@@ -329,4 +366,4 @@ static void test_begin(void)
 
 UNIT_MAIN("confine", UNIT_CASE(test_begin), UNIT_CASE(test_files), UNIT_CASE(test_single_file),
 	  UNIT_CASE(test_outside), UNIT_CASE(test_calls), UNIT_CASE(test_limits), UNIT_CASE(test_walls),
-	  UNIT_CASE(test_ask), UNIT_CASE(test_end))
+	  UNIT_CASE(test_ask), UNIT_CASE(test_streams), UNIT_CASE(test_remove), UNIT_CASE(test_end))

@@ -35,6 +35,8 @@
 #define CAPABILITIES_MAX 64                                  /* more than any kernel has */
 #define FILTER_MAX       (4096 * sizeof(struct sock_filter)) /* BPF_MAXINSNS */
 
+#define SOCK_TYPE_MASK	 0xf /* include/linux/net.h; the rest of the bits are SOCK_CLOEXEC and SOCK_NONBLOCK */
+
 /* CLONE_NEWTIME lies in the bits of the exit signal, for clone3() only. */
 #define CLONE_NAMESPACES                                                                                     \
 	(CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID |        \
@@ -94,6 +96,24 @@ static int allow_sockets(scmp_filter_ctx ctx, const int *families, struct error 
 	return 0;
 }
 
+/* STREAM and SEQPACKET have one peer, whom connect() names; a datagram can be sent to any path. */
+static int allow_streams(scmp_filter_ctx ctx, struct error *err)
+{
+	static const int types[] = {SOCK_STREAM, SOCK_SEQPACKET};
+	static const char *const calls[] = {"socket", "socketpair"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(types) * ARRAY_SIZE(calls); i++) {
+		const struct scmp_arg_cmp args[] = {
+			SCMP_A0_32(SCMP_CMP_EQ, AF_UNIX),
+			SCMP_A1_32(SCMP_CMP_MASKED_EQ, SOCK_TYPE_MASK, (uint32_t)types[i / 2]),
+		};
+
+		if (add_rule(ctx, SCMP_ACT_ALLOW, calls[i % 2], ARRAY_SIZE(args), args, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 static int allow_call(scmp_filter_ctx ctx, const char *call, const int *families, struct error *err)
 {
 	const struct scmp_arg_cmp no_namespace = SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_NAMESPACES, 0);
@@ -106,6 +126,8 @@ static int allow_call(scmp_filter_ctx ctx, const char *call, const int *families
 		return add_rule(ctx, SCMP_ACT_ALLOW, "clone", 1, &thread, err);
 	if (str_eq(call, "socket"))
 		return allow_sockets(ctx, families, err);
+	if (str_eq(call, "streams"))
+		return allow_streams(ctx, err);
 	if (str_eq(call, "connect-ask"))
 		return add_rule(ctx, SCMP_ACT_NOTIFY, "connect", 0, NULL, err);
 	return add_rule(ctx, SCMP_ACT_ALLOW, call, 0, NULL, err);

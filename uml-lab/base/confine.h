@@ -20,6 +20,7 @@ enum confine_access {
 	CONFINE_READ = 1,   /* open for reading, list folders */
 	CONFINE_WRITE = 2,  /* open what is there for writing, truncate it */
 	CONFINE_CREATE = 4, /* beneath a folder: make, remove, rename, link anything but device nodes */
+	CONFINE_REMOVE = 32, /* beneath a folder: remove files and folders; CONFINE_CREATE has it too */
 	CONFINE_EXECUTE = 8,
 	CONFINE_DEVICE = 16, /* ioctl() on device nodes */
 };
@@ -41,12 +42,14 @@ struct confine_spec {
 	bool signals;          /* may signal processes outside */
 
 	/*
-	 * System calls allowed besides confine_common_calls; NULL: no filter at all. Any other gives ENOSYS,
-	 *so that a libc that is newer than the list falls back to an older call. Ends with NULL. Names the
-	 *host's libseccomp does not know are left out. Some names allow less than they say: "clone"
-	 *processes, but never with a new namespace "threads"	clone() of threads only "socket"	of the
-	 *families below "connect-ask"	connect(), which somebody else does in place of the process: see
-	 *confine_filter_install()
+	 * System calls allowed besides confine_common_calls; NULL: no filter at all. Any other gives ENOSYS, so
+	 * that a libc newer than the list falls back to an older call. Ends with NULL. Names that the host's
+	 * libseccomp does not know are left out. Some names allow less than they say:
+	 * - "clone": processes, but never with a new namespace
+	 * - "threads": clone() of threads only
+	 * - "socket": of the families below
+	 * - "streams": socket() and socketpair(), of AF_UNIX and not for datagrams
+	 * - "connect-ask": connect(), which somebody else does in its place: see confine_filter_install()
 	 */
 	const char *const *calls;
 	const int *families; /* of "socket", ends with 0; NULL: any */

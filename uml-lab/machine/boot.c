@@ -117,7 +117,7 @@ static void write_config(const struct supervisor *sv, const char *spool, struct 
 
 static void hello(struct supervisor *sv, const struct wire_frame *frame)
 {
-	cleanup_strbuf struct strbuf config = STRBUF_INIT, spool = STRBUF_INIT;
+	cleanup_strbuf struct strbuf config = STRBUF_INIT;
 	struct frame_hello text;
 
 	if (sv->boot.step != BOOT_AGENT || frame->length != sizeof(text)) {
@@ -130,7 +130,7 @@ static void hello(struct supervisor *sv, const struct wire_frame *frame)
 				le32toh(text.version), FRAME_VERSION);
 		return;
 	}
-	write_config(sv, spool_start(sv, &spool), &config);
+	write_config(sv, sv->spool.path, &config);
 	if (config.failed || relay_send_text(sv, FRAME_CONFIG, config.data) < 0 ||
 	    relay_send(sv, FRAME_MOUNT, 0, NULL, 0) < 0)
 		supervisor_fail(sv, "cannot send the configuration to the agent");

@@ -45,7 +45,7 @@ static void check_namespaces(struct host_check *check)
 		say(check, OK, "allowed: each machine runs in a sandbox of its own");
 		return;
 	}
-	say(check, WARNING, "not usable (%s): machines are held together by their process group only",
+	say(check, WARNING, "not usable (%s): Landlock and seccomp alone keep a machine from the host's files",
 	    reason);
 	remedy(check, "allow unprivileged user namespaces: sysctl kernel.unprivileged_userns_clone=1, "
 		      "user.max_user_namespaces above 0, or an AppArmor profile for uml-lab");

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "uml-lab/base/cleanup.h"
@@ -91,7 +92,7 @@ static void on_sandbox(void *arg, int fd, uint32_t events)
 
 void launch_cleanup(struct supervisor *sv)
 {
-	cleanup_free char *uml = guest_path(sv->spec, "uml", NULL);
+	cleanup_free char *uml = guest_path(sv->spec, SANDBOX_WRITABLE, NULL);
 
 	loop_remove_fd(sv->sandbox_source);
 	sv->sandbox_source = NULL;
@@ -158,29 +159,61 @@ static int attach(struct supervisor *sv, struct ends *ends, struct error *err)
 	return sv->sandbox_source ? 0 : -1;
 }
 
+/* Besides the program itself: what its command line and the agent's configuration name. */
+static size_t list_paths(const struct supervisor *sv, struct sandbox_path paths[SANDBOX_PATHS_MAX])
+{
+	const struct machine_spec *spec = sv->spec;
+	size_t n = 0;
+
+	paths[n++] = (struct sandbox_path){sv->initramfs, CONFINE_READ};
+	if (spec->kernel.modules)
+		paths[n++] = (struct sandbox_path){spec->kernel.modules, CONFINE_READ};
+	if (sv->spool.path)
+		paths[n++] = (struct sandbox_path){sv->spool.path, CONFINE_READ | CONFINE_REMOVE};
+	for (size_t i = 0; i < spec->disk_count && n + 2 <= SANDBOX_PATHS_MAX; i++) {
+		paths[n++] = (struct sandbox_path){spec->disks[i].path, CONFINE_READ | CONFINE_WRITE};
+		if (spec->disks[i].backing)
+			paths[n++] = (struct sandbox_path){spec->disks[i].backing, CONFINE_READ};
+	}
+	return n;
+}
+
 static int start(struct supervisor *sv, const struct strv *argv, const struct ends *ends, struct error *err)
 {
 	const char *wanted = getenv("UML_LAB_SANDBOX");
 	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	cleanup_free char *cwd = guest_path(sv->spec, "", err);
+	cleanup_free char *folder = guest_path(sv->spec, "", err);
+	struct sandbox_path paths[SANDBOX_PATHS_MAX];
 	int fds[] = {
 		null,           ends->theirs[LINES], ends->theirs[LINES], ends->theirs[0], ends->theirs[1],
 		ends->theirs[2]};
 	struct sandbox_spec spec = {
 		.program = sv->spec->kernel.path,
 		.argv = (const char *const *)argv->items,
-		.cwd = cwd,
+		.folder = folder,
+		.paths = paths,
+		.path_count = list_paths(sv, paths),
 		.fds = fds,
 		.fd_count = ARRAY_SIZE(fds),
 		.memory = sv->spec->memory,
 		.no_namespaces = str_eq(wanted, "process-group"),
 	};
 
-	if (!cwd)
+	if (!folder)
 		return -1;
 	if (null < 0)
 		return error_errno(err, errno, "cannot open /dev/null");
 	return sandbox_start(&sv->sandbox, &spec, err);
+}
+
+/* The folder in which UML makes its management console. */
+static int make_writable(const struct supervisor *sv, struct error *err)
+{
+	cleanup_free char *path = guest_path(sv->spec, SANDBOX_WRITABLE, err);
+
+	if (!path || file_remove_tree(path, err) < 0)
+		return -1;
+	return mkdir(path, 0700) < 0 ? error_errno(err, errno, "cannot make the folder %s", path) : 0;
 }
 
 int launch_kernel(struct supervisor *sv, struct error *err)
@@ -190,14 +223,16 @@ int launch_kernel(struct supervisor *sv, struct error *err)
 	int result = -1;
 
 	mconsole_reset(sv);
+	spool_make(sv);
 	sv->rebooting = false;
 	sv->failure[0] = '\0';
 	sv->early_tail.length = 0;
 	sv->launched_ms = loop_now_ms();
 	/* argv[0]: a name that cannot be executed, which people see in ps. */
 	if (strv_addf(&argv, err, "uml: %s/%s", sv->spec->session, sv->spec->name) == 0 &&
-	    uml_args_build(sv->spec, &argv, err) == 0 && uml_args_link(sv->spec, sv->initramfs, err) == 0 &&
-	    open_ends(&ends, err) == 0 && start(sv, &argv, &ends, err) == 0)
+	    make_writable(sv, err) == 0 && uml_args_build(sv->spec, &argv, err) == 0 &&
+	    uml_args_link(sv->spec, sv->initramfs, err) == 0 && open_ends(&ends, err) == 0 &&
+	    start(sv, &argv, &ends, err) == 0)
 		result = attach(sv, &ends, err);
 	close_ends(&ends);
 	if (result < 0) {

@@ -51,11 +51,18 @@ static int address_of(const char *path, struct sockaddr_un *address, struct erro
 	return 0;
 }
 
-/* The kernel names its socket relative to its current folder. One that lies elsewhere is not the kernel's. */
+/*
+ * The kernel names its socket relative to its current folder. One that lies elsewhere is not the kernel's. The namespaced sandbox
+ * has the folder in a file system of its own, which is reached through the kernel's process.
+ */
 static void note_socket(struct supervisor *sv, const char *path)
 {
-	cleanup_free char *whole = guest_path(sv->spec, path, NULL);
+	cleanup_free char *whole = NULL;
 
+	if (sv->sandbox.namespaces)
+		whole = str_printf(NULL, "/proc/%d/root" SANDBOX_FOLDER "/%s", sv->sandbox.kernel.pid, path);
+	else
+		whole = guest_path(sv->spec, path, NULL);
 	sv->mconsole.socket[0] = '\0';
 	if (whole && path[0] != '/' && !strstr(path, "..") && strlen(whole) < sizeof(sv->mconsole.socket))
 		strcpy(sv->mconsole.socket, whole);

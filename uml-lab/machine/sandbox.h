@@ -1,28 +1,48 @@
 /*
- * The sandbox: a process tree for one guest that lives and dies as one.
+ * The sandbox: a process tree for one guest that lives and dies as one, and reaches only what it was given.
  *
- * Where user namespaces are allowed: a keeper process as pid 1 of new user,
- * PID, mount, IPC, network and UTS namespaces, no_new_privs, no capabilities,
- * a /dev/shm of its own (executable, sized for the guest) and a /proc of its
- * own. Otherwise the keeper only holds the process group together, and
- * sandbox.walls says why.
+ * Where user namespaces are allowed: a keeper process as pid 1 of new user, PID, mount, IPC, network and UTS namespaces,
+ * and a root file system of its own that holds the program with its libraries, the paths of the spec, four device nodes,
+ * a /dev/shm sized for the guest, and nothing else of the host. Otherwise the keeper holds the process group together, and Landlock
+ * alone keeps files and sockets closed. In both: no capabilities, no_new_privs, a system call filter, limits.
+ * sandbox.walls says which walls stand.
  */
 #ifndef UML_LAB_MACHINE_SANDBOX_H
 #define UML_LAB_MACHINE_SANDBOX_H
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "uml-lab/base/child.h"
+#include "uml-lab/base/confine.h"
 #include "uml-lab/base/error.h"
 
+#define SANDBOX_PATHS_MAX 64
+/* In the guest's folder, made by the caller: where the program may make files (UML: its management console's socket). */
+#define SANDBOX_WRITABLE "uml"
+/* spec.folder, as the program sees it where there are namespaces. */
+#define SANDBOX_FOLDER "/guest"
+/* Where the program sees the shares (sandbox_mount_shares()). */
+#define SANDBOX_SHARES "/shares"
+
+/* A file or folder of the host that the program needs besides its binary; it sees it under the same path. */
+struct sandbox_path {
+	const char *path;	/* absolute; symbolic links in it are followed now, by us */
+	unsigned int access;	/* enum confine_access: more than CONFINE_READ mounts it writable */
+};
+
 struct sandbox_spec {
-	const char *program;		/* absolute path */
+	const char *program;		/* absolute path of an ELF program */
 	const char *const *argv;
-	const char *cwd;		/* the guest's runtime folder */
+	/* Its current folder, 0700: it connects to sockets in it, and makes files in its SANDBOX_WRITABLE; NULL: none. */
+	const char *folder;
+	const struct sandbox_path *paths;
+	size_t path_count;
 	const int *fds;			/* become 0, 1, 2, … of the program; all below 256 */
 	size_t fd_count;
 	uint64_t memory;		/* bytes of guest memory: sizes /dev/shm */
+	bool shares;			/* sandbox_mount_shares() will be called */
 	bool no_namespaces;		/* does not even try: for tests, and for $UML_LAB_SANDBOX=process-group */
 };
 
@@ -31,7 +51,11 @@ struct sandbox {
 	int link;			/* to the keeper: closing it ends the tree; -1 while there is none */
 	bool namespaces;
 	struct process_id kernel;	/* the program, as seen from the host */
-	char walls[256];		/* "namespaces", or "process-group: why" */
+	ino_t pid_namespace;		/* of the program, 0 when unknown */
+	bool ended;			/* the keeper told the program's status before it was reaped */
+	int status;
+	char *temporary;		/* without namespaces: its folder in /dev/shm, removed when it is reaped */
+	char walls[256];		/* "namespaces, seccomp, Landlock 7 (…)", or "process-group: why; seccomp, …" */
 };
 
 #define SANDBOX_INIT { .keeper = CHILD_INIT, .link = -1 }
@@ -41,6 +65,14 @@ struct sandbox {
  * descriptors stay its own. -1 + err: it could not be started; nothing is left.
  */
 int sandbox_start(struct sandbox *sandbox, const struct sandbox_spec *spec, struct error *err);
+
+/*
+ * Mounts a FUSE file system at SANDBOX_SHARES, in place of the one before, whose daemon may be dead (it goes away as
+ * soon as nobody uses it). *fuse_fd: what its daemon serves, close-on-exec, the caller's. Files on it belong to the caller's uid
+ * and gid or to nobody, since the sandbox's user namespace knows no other; nosuid, nodev. ERROR_STATE without namespaces: there is
+ * no mounting then. Waits for the keeper, which does it in less than a millisecond, at most 5 s.
+ */
+int sandbox_mount_shares(struct sandbox *sandbox, int *fuse_fd, struct error *err);
 
 /*
  * After keeper.pidfd became readable: reaps. *status is the program's wait
@@ -53,6 +85,9 @@ void sandbox_kill(struct sandbox *sandbox);
 
 /* Whether a process (pid as seen here) is one of the guest's. */
 bool sandbox_contains(const struct sandbox *sandbox, pid_t pid);
+
+/* Removes what a supervisor that was killed left in /dev/shm for the sandbox of this folder. */
+void sandbox_sweep(const char *folder);
 
 /*
  * Whether unprivileged user namespaces work here; reason (of size bytes) says

@@ -33,23 +33,22 @@ void spool_clear(int runtime)
 	unlinkat(runtime, SPOOL_NAME, AT_REMOVEDIR);
 }
 
-const char *spool_start(struct supervisor *sv, struct strbuf *path)
+void spool_make(struct supervisor *sv)
 {
+	spool_end(sv);
 	spool_clear(sv->runtime);
-	sv->spool.agent = false;
-	if (sv->spool.folder >= 0)
-		close(steal_fd(&sv->spool.folder));
 	/* hostfs takes its path as a mount option: a comma would end it (6.12, fs/hostfs/hostfs_kern.c). */
 	if (strpbrk(sv->spec->runtime, ",\t\n\\") || mkdirat(sv->runtime, SPOOL_NAME, 0700) < 0)
-		return NULL;
+		return;
 	sv->spool.folder = openat(sv->runtime, SPOOL_NAME, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	strbuf_printf(path, "%s/%s", sv->spec->runtime, SPOOL_NAME);
-	return sv->spool.folder >= 0 && !path->failed ? path->data : NULL;
+	if (sv->spool.folder >= 0)
+		sv->spool.path = file_join(NULL, sv->spec->runtime, SPOOL_NAME);
 }
 
 void spool_end(struct supervisor *sv)
 {
 	sv->spool.agent = false;
+	free(steal_ptr(&sv->spool.path));
 	if (sv->spool.folder >= 0)
 		close(steal_fd(&sv->spool.folder));
 }

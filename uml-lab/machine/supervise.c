@@ -349,8 +349,10 @@ static void sweep_runtime(int runtime, const char *path)
 {
 	cleanup_free char *guest = file_join(NULL, path, GUEST_FOLDER);
 
-	if (guest)
+	if (guest) {
 		file_remove_tree(guest, NULL);
+		sandbox_sweep(guest);
+	}
 	spool_clear(runtime);
 	unlinkat(runtime, "control", 0);
 }

@@ -100,6 +100,7 @@ struct relay {
 /* Bulk input for the agent: spool.c. */
 struct spool {
 	int folder;			/* RUNTIME/spool, -1: none */
+	char *path;			/* of it, as the guest's hostfs names it */
 	bool agent;			/* the agent has it open */
 	uint32_t last;			/* number of the last file */
 };
@@ -334,8 +335,8 @@ void relay_abandon(struct supervisor *sv, struct channel *channel);
 void relay_credit(struct supervisor *sv, struct channel *channel, uint32_t bytes);
 /* Bytes for a channel's stdin: by a file of the spool where that is faster, else as DATA_IN. As relay_send(). */
 int spool_send(struct supervisor *sv, uint32_t channel, const void *data, size_t length);
-/* Before each boot: a fresh, empty folder. Its path (in path's memory), NULL when there can be none. */
-const char *spool_start(struct supervisor *sv, struct strbuf *path);
+/* Before each start of a kernel: a fresh, empty folder; spool.path is NULL when there can be none. */
+void spool_make(struct supervisor *sv);
 void spool_end(struct supervisor *sv);
 /* Removes the folder with what is left in it. */
 void spool_clear(int runtime);

@@ -146,7 +146,7 @@ static int add_all(const struct machine_spec *spec, struct strv *out, struct err
 	 * con and ssl: Debian's defaults are xterms and BSD ptys.
 	 */
 	if (strv_addf(out, err, "mem=%lluK", (unsigned long long)(spec->memory >> 10)) < 0 ||
-	    strv_add(out, "uml_dir=.", err) < 0 || strv_add(out, "umid=uml", err) < 0 ||
+	    strv_add(out, "uml_dir=" SANDBOX_WRITABLE, err) < 0 || strv_add(out, "umid=m", err) < 0 ||
 	    strv_add(out, "mconsole=notify:notify", err) < 0 || strv_add(out, "initrd=initrd", err) < 0 ||
 	    strv_add(out, "con=null", err) < 0 || strv_add(out, "ssl=null", err) < 0 ||
 	    strv_addf(out, err, "con0=fd:%d", FD_CON0) < 0 ||

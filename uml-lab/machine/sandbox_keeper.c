@@ -1,0 +1,282 @@
+/*
+ * The keeper: pid 1 of the namespaced sandbox, otherwise the subreaper of the tree.
+ *
+ * It puts up the walls around itself, forks the program, and waits for three things: its end, the end of the link to the supervisor, and
+ * (over the link) the wish for a fresh mount of the shares. The program cannot look into it: it is not dumpable. Of its
+ * capabilities, which count in its own user namespace only, it keeps none but CAP_SYS_ADMIN, and that only where shares
+ * are to be mounted.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/close_range.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "uml-lab/base/cleanup.h"
+#include "uml-lab/machine/sandbox_internal.h"
+
+#define HOST_NAME "uml-lab"
+#define EXEC_TIMEOUT_MS 10000
+
+struct keeper {
+	const struct sandbox_plan *plan;
+	int signals;
+	int devices;	/* the host's /dev, for /dev/fuse; -1 */
+	int folder;	/* the guest's folder, without namespaces; -1 */
+	int listener;	/* of the program's connect(), without namespaces; -1 */
+	pid_t program;
+};
+
+static int write_proc(const char *path, const char *text)
+{
+	cleanup_close int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -1;
+	return write(fd, text, strlen(text)) == (ssize_t)strlen(text) ? 0 : -1;
+}
+
+/* The caller's own uid and gid, and no other, inside as outside (user_namespaces(7)). */
+static int map_identity(uid_t uid, gid_t gid)
+{
+	char map[64];
+
+	snprintf(map, sizeof(map), "%u %u 1\n", uid, uid);
+	if (write_proc("/proc/self/uid_map", map) < 0 || write_proc("/proc/self/setgroups", "deny") < 0)
+		return -1;
+	snprintf(map, sizeof(map), "%u %u 1\n", gid, gid);
+	return write_proc("/proc/self/gid_map", map);
+}
+
+/* NULL, or what could not be done (errno says why). */
+static const char *build_walls(struct keeper *k)
+{
+	const char *failed;
+
+	if (map_identity(k->plan->uid, k->plan->gid) < 0)
+		return "mapping the user";
+	if (k->plan->spec->shares)
+		k->devices = open("/dev", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	failed = root_build(k->plan);
+	if (!failed && sethostname(HOST_NAME, strlen(HOST_NAME)) < 0)
+		failed = "setting the host name";
+	return failed;
+}
+
+/* Without namespaces: holds the tree together, and connects for it. */
+static const char *hold_group(struct keeper *k)
+{
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	if (!k->plan->spec->folder)
+		return NULL;
+	k->folder = open(k->plan->spec->folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return k->folder < 0 ? "opening the guest's folder" : NULL;
+}
+
+/* After the program was started, whose own walls needed them. */
+static void drop_capabilities(const struct keeper *k)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct kept[_LINUX_CAPABILITY_U32S_3] = {{0}};
+
+	if (!k->plan->namespaces || !k->plan->spec->shares) {
+		confine_capabilities(NULL);
+		return;
+	}
+	kept[0].permitted = kept[0].effective = 1u << CAP_SYS_ADMIN;
+	syscall(SYS_capset, &header, kept);
+}
+
+/* Forks the program and tells how that went. Its pid, or -1 (told already). */
+static pid_t start_program(struct keeper *k, int link)
+{
+	struct note note, running = {.text = ""};
+	int report[2];
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, report) < 0 || (pid = fork()) < 0) {
+		send_note(link, NOTE_FAILED, errno, "starting a process", -1);
+		return -1;
+	}
+	if (pid == 0)
+		program_run(k->plan, link, report[1]);
+	close(report[1]);
+	while (receive_note(report[0], EXEC_TIMEOUT_MS, &note, NULL,
+			    k->listener < 0 && !k->plan->namespaces ? &k->listener : NULL)) {
+		if (note.kind == NOTE_FAILED) {
+			send_note(link, NOTE_FAILED, note.code, note.text, -1);
+			return -1;
+		}
+		running = note;
+	}
+	close(report[0]);
+	for (size_t i = 0; i < k->plan->spec->fd_count; i++)
+		close(SAFE_FD + 1 + (int)i);
+	if (running.kind != NOTE_RUNNING) { /* it died before it could say anything */
+		send_note(link, NOTE_FAILED, ECHILD, "starting it", -1);
+		return -1;
+	}
+	send_note(link, NOTE_RUNNING, 0, running.text, -1);
+	return pid;
+}
+
+/* Signals every child of this process (the kernel lists them; proc(5), task/TID/children). False: none is left. */
+static bool kill_children(void)
+{
+	char path[64];
+	cleanup_file FILE *f = NULL;
+	bool any = false;
+	int pid;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)syscall(SYS_gettid));
+	f = fopen(path, "re");
+	while (f && fscanf(f, "%d", &pid) == 1) {
+		kill(pid, SIGKILL);
+		any = true;
+	}
+	return any;
+}
+
+/* Without a PID namespace: kills the group, which nobody can leave, then all that was reparented here. */
+static void kill_group(pid_t program)
+{
+	kill(-program, SIGKILL);
+	while (waitpid(-1, NULL, 0) > 0 || errno == EINTR) {
+		kill(-program, SIGKILL);
+		kill_children();
+	}
+}
+
+/* A FUSE file system without a daemon yet. Its descriptor, or -1 with errno. */
+static int mount_shares(struct keeper *k)
+{
+	cleanup_close int fuse = openat(k->devices, "fuse", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	char options[128];
+
+	if (fuse < 0)
+		return -1;
+	umount2(SANDBOX_SHARES, MNT_DETACH); /* EINVAL: nothing was mounted */
+	snprintf(options, sizeof(options), "fd=%d,rootmode=40000,user_id=%u,group_id=%u", fuse, k->plan->uid,
+		 k->plan->gid);
+	if (mount("uml-lab", SANDBOX_SHARES, "fuse", MS_NOSUID | MS_NODEV, options) < 0)
+		return -1;
+	return steal_fd(&fuse);
+}
+
+/* What the supervisor wants. False: it is gone. */
+static bool serve(struct keeper *k, int link)
+{
+	struct note note;
+
+	if (!receive_note(link, 0, &note, NULL, NULL))
+		return false;
+	if (note.kind == NOTE_SHARES) {
+		cleanup_close int fuse = mount_shares(k);
+
+		send_note(link, NOTE_SHARES, fuse < 0 ? errno : 0, "", fuse);
+	}
+	return true;
+}
+
+/* Reaps; tells the program's status. True: it has ended. */
+static bool reap(pid_t program, int link)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (pid != program)
+			continue;
+		send_note(link, NOTE_EXIT, status, "", -1);
+		return true;
+	}
+	return false;
+}
+
+/* Until the program ended or the supervisor went away. */
+static void keep(struct keeper *k, int link)
+{
+	struct pollfd p[3] = {{.fd = link, .events = POLLIN},
+			      {.fd = k->signals, .events = POLLIN},
+			      {.fd = k->listener, .events = POLLIN}};
+	struct signalfd_siginfo info;
+
+	while (!reap(k->program, link)) {
+		if (poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
+			return;
+		if (p[0].revents && !serve(k, link))
+			return;
+		if (p[2].revents & POLLIN)
+			connect_answer(k->listener, k->folder);
+		else if (p[2].revents) /* nobody with the filter is left */
+			p[2].fd = -1;
+		while (read(k->signals, &info, sizeof(info)) == sizeof(info))
+			if (info.ssi_signo == SIGTERM)
+				return;
+	}
+}
+
+/* Keeps the link and the program's descriptors, at SAFE_FD and on, and closes all others but 0, 1, 2. */
+static int keep_only(int link, const struct sandbox_spec *spec)
+{
+	unsigned int last = SAFE_FD + (unsigned int)spec->fd_count;
+
+	if (dup3(link, SAFE_FD, O_CLOEXEC) < 0)
+		return -1;
+	for (size_t i = 0; i < spec->fd_count; i++)
+		if (dup3(spec->fds[i], SAFE_FD + 1 + (int)i, O_CLOEXEC) < 0)
+			return -1;
+	if (syscall(SYS_close_range, 3u, SAFE_FD - 1u, 0u) < 0)
+		return -1;
+	return (int)syscall(SYS_close_range, last + 1, ~0u, 0u);
+}
+
+static int keeper_signals(void)
+{
+	sigset_t set;
+
+	sigfillset(&set);
+	sigprocmask(SIG_SETMASK, &set, NULL);
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	sigaddset(&set, SIGTERM);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+_Noreturn void keeper_main(const struct sandbox_plan *plan, int link)
+{
+	struct keeper k = {.plan = plan, .devices = -1, .folder = -1, .listener = -1};
+	const char *failed;
+
+	prctl(PR_SET_NAME, "uml-keeper");
+	/* The namespace's pid 1 ignores what it has no handler for, but not a SIGKILL from outside (pid_namespaces(7)). */
+	prctl(PR_SET_PDEATHSIG, plan->namespaces ? SIGKILL : SIGTERM);
+	if (keep_only(link, plan->spec) < 0 || (k.signals = keeper_signals()) < 0) {
+		send_note(link, NOTE_FAILED, errno, "setting up descriptors", -1);
+		_exit(1);
+	}
+	failed = plan->namespaces ? build_walls(&k) : hold_group(&k);
+	if (failed) {
+		send_note(SAFE_FD, plan->namespaces ? NOTE_WALLS : NOTE_FAILED, errno, failed, -1);
+		_exit(1);
+	}
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	prctl(PR_SET_DUMPABLE, 0);
+	k.program = start_program(&k, SAFE_FD);
+	drop_capabilities(&k);
+	if (k.program > 0)
+		keep(&k, SAFE_FD);
+	if (k.program > 0 && !plan->namespaces)
+		kill_group(k.program);
+	_exit(0);
+}
