@@ -210,6 +210,18 @@ static bool is_known(const struct strv *files, size_t first, const char *name)
 	return false;
 }
 
+/* What glibc itself opens later: pthread_cancel(), which UML 7.2 calls at power-off, aborts the program without it. */
+static int add_late(const struct elf *elf, const char *of, size_t first, struct strv *files, struct error *err)
+{
+	static const char name[] = "libgcc_s.so.1";
+	cleanup_free char *found = NULL;
+
+	if (is_known(files, first, name) || !is_known(files, first, "libc.so.6"))
+		return 0;
+	found = find_library(elf, of, name);
+	return found ? strv_add(files, found, err) : 0;
+}
+
 static int add_libraries(const struct elf *elf, const char *of, size_t first, struct strv *files,
 			 struct error *err)
 {
@@ -256,6 +268,8 @@ int elf_needs(const char *program, struct strv *files, struct error *err)
 	result = add_interpreter(&elf, program, files, err);
 	if (result == 0)
 		result = add_libraries(&elf, program, first, files, err);
+	if (result == 0)
+		result = add_late(&elf, program, first, files, err);
 	elf_close(&elf);
 	/* The list grows while it is walked: libraries need libraries. */
 	for (size_t i = first; result == 0 && i < files->count; i++) {
