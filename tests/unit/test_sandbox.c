@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
@@ -448,13 +449,14 @@ static int attackers(void)
 static int run_attack(const char *attack, bool no_namespaces)
 {
 	struct sandbox sandbox;
+	struct pollfd p = {.events = POLLIN};
 	int status = -1;
 
 	if (start(&sandbox, attack, no_namespaces) < 0)
 		return -2;
 	CU_ASSERT_EQUAL(sandbox.namespaces, !no_namespaces);
-	for (int64_t end = loop_now_ms() + 20000; loop_now_ms() < end && process_alive(&sandbox.kernel);)
-		usleep(2000);
+	p.fd = sandbox.keeper.pidfd;
+	CU_ASSERT_EQUAL(poll(&p, 1, 20000), 1);
 	sandbox_reap(&sandbox, &status);
 	CU_ASSERT_EQUAL(attackers(), 0);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
