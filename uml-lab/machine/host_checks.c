@@ -51,6 +51,22 @@ static void check_namespaces(struct host_check *check)
 		      "user.max_user_namespaces above 0, or an AppArmor profile for uml-lab");
 }
 
+static void check_walls(struct host_check *check)
+{
+	int abi = confine_landlock_abi();
+
+	if (abi >= 6)
+		say(check, OK, "Landlock %d (files, TCP, sockets, signals) and seccomp", abi);
+	else if (abi >= 1)
+		say(check, WARNING, "Landlock %d (files%s) and seccomp: without user namespaces guests could signal your "
+			   "processes and use abstract sockets", abi, abi >= 4 ? ", TCP" : "");
+	else
+		say(check, WARNING, "seccomp, but no Landlock (%s): without user namespaces your files lie open to guests",
+		    strerror(errno));
+	if (check->level)
+		remedy(check, "a newer kernel (6.12 has all of it), with landlock among its lsm= modules");
+}
+
 /* Whether memory from a file there can be executed, as UML does with its own. */
 static bool can_execute_from(const char *folder)
 {
@@ -276,6 +292,7 @@ int machine_host_checks(struct host_check *checks, int max)
 		void (*fn)(struct host_check *check);
 	} all[] = {
 		{"user namespaces", check_namespaces},
+		{"inner walls", check_walls},
 		{"/dev/shm", check_shm},
 		{"UML kernels", check_kernels},
 		{"ptrace", check_ptrace},
