@@ -16,3 +16,11 @@ $(B)/tests/image-recipe: $(wildcard uml-lab/image/*.[ch])
 	@mkdir -p $(@D)
 	@cat $^ | sha256sum > $@
 unit-tests: $(B)/tests/image-recipe
+
+# Runs inside a guest that has no library of ours nor of anybody's.
+$(B)/tests/cgroup_guest: $(B)/obj-static/tests/boot/cgroup_guest.o $(addprefix $(B)/obj-static/uml-lab/,machine/cgroup.o \
+		base/str.o base/file.o base/error.o base/loop.o)
+	@mkdir -p $(@D)
+	@echo "  LD   $@ (static)"
+	@$(CC) -static -Wl,--gc-sections -s -o $@ $^
+unit-tests: $(B)/tests/cgroup_guest

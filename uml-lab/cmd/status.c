@@ -1,5 +1,6 @@
 /* uml-lab status [SESSION]: what runs, verified against live processes. */
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "uml-lab/base/cleanup.h"
@@ -131,7 +132,8 @@ static void print_machine_notes(const json_t *session, const json_t *machine)
 		printf("%s/%s: %s\n", of, name, cause);
 	if (disk)
 		printf("%s/%s: disk: %s\n", of, name, disk);
-	if (sandbox && !str_starts(sandbox, "namespaces") && json_is_integer(json_object_get(machine, "kernel_pid")))
+	if (sandbox && (!str_starts(sandbox, "namespaces") || strstr(sandbox, "low priority")) &&
+	    json_is_integer(json_object_get(machine, "kernel_pid")))
 		printf("%s/%s: sandbox: %s\n", of, name, sandbox);
 }
 

@@ -19,6 +19,7 @@
 
 #define LINES          3 /* con0, con1, agent */
 #define EARLY_LINE_MAX 1024
+#define LOW_PRIORITY   10 /* nice, where limits.cpu cannot be enforced */
 
 /* How UML says that the guest wants to reboot: see uml_args.c. */
 #define REBOOT_MARK "Failed to exec kernel"
@@ -97,6 +98,7 @@ void launch_cleanup(struct supervisor *sv)
 	loop_remove_fd(sv->sandbox_source);
 	sv->sandbox_source = NULL;
 	sandbox_kill(&sv->sandbox);
+	cgroup_remove(&sv->group);
 	boot_end(sv);
 	still_end(sv);
 	relay_detach(sv, "the machine ended");
@@ -178,12 +180,31 @@ static size_t list_paths(const struct supervisor *sv, struct sandbox_path paths[
 	return n;
 }
 
+/* What the processes of the guest may use; said tells it. The priority that is to be added. */
+static int limit(struct supervisor *sv, char *said, size_t size)
+{
+	const struct machine_spec *spec = sv->spec;
+	const struct cgroup_limits limits = {.memory = sandbox_memory(spec->memory),
+					     .processes = sandbox_processes(spec->memory),
+					     .cpu_percent = spec->cpu_percent};
+	char text[200];
+
+	cgroup_make(&sv->group, spec->session, spec->name, &limits, text, sizeof(text));
+	if (!spec->cpu_percent || (sv->group.folder && strstr(text, ", cpu "))) {
+		snprintf(said, size, "%s", text);
+		return 0;
+	}
+	snprintf(said, size, "%s; cpu by low priority only", text);
+	return LOW_PRIORITY;
+}
+
 static int start(struct supervisor *sv, const struct strv *argv, const struct ends *ends, struct error *err)
 {
 	const char *wanted = getenv("UML_LAB_SANDBOX");
 	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	cleanup_free char *folder = guest_path(sv->spec, "", err);
 	struct sandbox_path paths[SANDBOX_PATHS_MAX];
+	char limits[256];
 	int fds[] = {
 		null,           ends->theirs[LINES], ends->theirs[LINES], ends->theirs[0], ends->theirs[1],
 		ends->theirs[2]};
@@ -196,6 +217,8 @@ static int start(struct supervisor *sv, const struct strv *argv, const struct en
 		.fds = fds,
 		.fd_count = ARRAY_SIZE(fds),
 		.memory = sv->spec->memory,
+		.group = &sv->group,
+		.nice = limit(sv, limits, sizeof(limits)),
 		.no_namespaces = str_eq(wanted, "process-group"),
 	};
 
@@ -203,7 +226,10 @@ static int start(struct supervisor *sv, const struct strv *argv, const struct en
 		return -1;
 	if (null < 0)
 		return error_errno(err, errno, "cannot open /dev/null");
-	return sandbox_start(&sv->sandbox, &spec, err);
+	if (sandbox_start(&sv->sandbox, &spec, err) < 0)
+		return -1;
+	snprintf(sv->walls, sizeof(sv->walls), "%s; limits: %s", sv->sandbox.walls, limits);
+	return 0;
 }
 
 /* The folder in which UML makes its management console. */
@@ -240,7 +266,7 @@ int launch_kernel(struct supervisor *sv, struct error *err)
 		return error_prefix(err, "cannot start the machine");
 	}
 	log_info("kernel %s runs as process %d, sandbox: %s", sv->spec->kernel.release,
-		 sv->sandbox.kernel.pid, sv->sandbox.walls);
+		 sv->sandbox.kernel.pid, sv->walls);
 	boot_begin(sv);
 	supervisor_set_state(sv, MACHINE_BOOTING, "");
 	return 0;

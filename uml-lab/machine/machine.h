@@ -70,6 +70,7 @@ struct machine_spec {
 	char *runtime;			/* absolute, exists, 0700, short: sockets lie here (control, mconsole, bess) */
 	struct kernel kernel;
 	uint64_t memory;		/* bytes */
+	int cpu_percent;		/* of one processor, all machines of the session together; 0: no limit */
 	struct machine_disk *disks;
 	size_t disk_count;
 	bool ubd;			/* disks by the kernel's own driver instead of our server: no layers, no quota */
@@ -97,7 +98,7 @@ struct machine_report {
 	enum machine_state state;
 	const char *cause;		/* why it failed or stopped, NULL or "" when there is nothing to say */
 	struct process_id supervisor, kernel, plug, disk, hostfs;	/* pid 0: not running (kernel: as seen from the host) */
-	const char *sandbox;		/* "namespaces", "process-group": which walls stand; with a reason after ": " */
+	const char *sandbox;		/* which walls stand ("namespaces, …", "process-group: why; …"), and what is limited how */
 	const struct strv *forwards;	/* in force: "127.0.0.1:8080:80/tcp" */
 	bool set_up;			/* the first start is complete */
 	int64_t ready_ms;		/* from launch until ready, 0 while not */

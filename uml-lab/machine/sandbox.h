@@ -17,6 +17,7 @@
 #include "uml-lab/base/child.h"
 #include "uml-lab/base/confine.h"
 #include "uml-lab/base/error.h"
+#include "uml-lab/machine/cgroup.h"
 
 #define SANDBOX_PATHS_MAX 64
 /* In the guest's folder, made by the caller: where the program may make files (UML: its management console's socket). */
@@ -42,6 +43,8 @@ struct sandbox_spec {
 	const int *fds;			/* become 0, 1, 2, … of the program; all below 256 */
 	size_t fd_count;
 	uint64_t memory;		/* bytes of guest memory: sizes /dev/shm */
+	const struct cgroup *group;	/* joined by all of the tree; NULL: none */
+	int nice;			/* added to its priority, 0: none */
 	bool shares;			/* sandbox_mount_shares() will be called */
 	bool no_namespaces;		/* does not even try: for tests, and for $UML_LAB_SANDBOX=process-group */
 };
@@ -59,6 +62,10 @@ struct sandbox {
 };
 
 #define SANDBOX_INIT { .keeper = CHILD_INIT, .link = -1 }
+
+/* Bytes that a guest of this memory may take with all around it; as many processes as it can hold. */
+uint64_t sandbox_memory(uint64_t memory);
+uint64_t sandbox_processes(uint64_t memory);
 
 /*
  * Starts the program in a sandbox; returns when it was exec'ed. The caller's

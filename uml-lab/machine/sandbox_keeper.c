@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -259,6 +260,11 @@ _Noreturn void keeper_main(const struct sandbox_plan *plan, int link)
 	const char *failed;
 
 	prctl(PR_SET_NAME, "uml-keeper");
+	/* A machine runs without its group too, if that has gone away. */
+	if (plan->spec->group && plan->spec->group->folder)
+		cgroup_join(plan->spec->group);
+	if (plan->spec->nice)
+		setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + plan->spec->nice);
 	/* The namespace's pid 1 ignores what it has no handler for, but not a SIGKILL from outside (pid_namespaces(7)). */
 	prctl(PR_SET_PDEATHSIG, plan->namespaces ? SIGKILL : SIGTERM);
 	if (keep_only(link, plan->spec) < 0 || (k.signals = keeper_signals()) < 0) {

@@ -80,19 +80,24 @@ static void set_limit(__rlimit_resource_t resource, rlim_t value)
 	setrlimit(resource, &now);
 }
 
+uint64_t sandbox_processes(uint64_t memory)
+{
+	uint64_t processes = memory / PROCESS_MEMORY;
+
+	if (processes < PROCESSES_MIN)
+		return PROCESSES_MIN;
+	return processes < PROCESSES_MAX ? processes : PROCESSES_MAX;
+}
+
 /*
  * hostfs holds a descriptor for each open inode: as many as allowed. Never a core file of guests' memory. In a user namespace the
  * processes are counted for it alone (since 5.14), so the limit is one guest's; without, it is all of the user's.
  */
 static void set_limits(const struct sandbox_spec *spec)
 {
-	uint64_t processes = spec->memory / PROCESS_MEMORY;
-
-	if (processes < PROCESSES_MIN)
-		processes = PROCESSES_MIN;
 	set_limit(RLIMIT_NOFILE, RLIM_INFINITY);
 	set_limit(RLIMIT_CORE, 0);
-	set_limit(RLIMIT_NPROC, processes < PROCESSES_MAX ? processes : PROCESSES_MAX);
+	set_limit(RLIMIT_NPROC, sandbox_processes(spec->memory));
 }
 
 /* ---- files ---- */

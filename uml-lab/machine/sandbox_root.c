@@ -29,6 +29,7 @@
 
 #define BINDS_MAX   (SANDBOX_PATHS_MAX + 64)
 #define SHM_EXTRA   (64u << 20) /* bytes: page tables, the kernel's own image */
+#define OWN_MEMORY  (128u << 20) /* bytes: anonymous memory of the UML process and its guests' page tables on the host */
 #define CPUINFO_MAX 8192
 #define ROOT_SIZE   "mode=755,size=1m,nr_inodes=1k"
 #define WRITABLE_SIZE "mode=700,size=1m,nr_inodes=64"
@@ -166,16 +167,25 @@ static int copy_cpuinfo(void)
 	return out < 0 || file_write_full(out, text, (size_t)got) < 0 ? -1 : 0;
 }
 
+static uint64_t shm_size(uint64_t memory)
+{
+	return memory + memory / 8 + SHM_EXTRA;
+}
+
+uint64_t sandbox_memory(uint64_t memory)
+{
+	return shm_size(memory) + OWN_MEMORY;
+}
+
 static const char *make_own(const struct sandbox_plan *plan)
 {
-	uint64_t memory = plan->spec->memory;
 	char options[64];
 
 	if (mkdir("dev", 0755) < 0 || mkdir("dev/shm", 0755) < 0 || mkdir("proc", 0755) < 0 ||
 	    mkdir(&SANDBOX_SHARES[1], 0755) < 0)
 		return "making folders";
 	snprintf(options, sizeof(options), "mode=1777,size=%llu",
-		 (unsigned long long)(memory + memory / 8 + SHM_EXTRA));
+		 (unsigned long long)shm_size(plan->spec->memory));
 	if (mount("uml-lab", "dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, options) < 0)
 		return "mounting /dev/shm";
 	return copy_cpuinfo() < 0 ? "copying /proc/cpuinfo" : NULL;

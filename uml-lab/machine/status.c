@@ -164,7 +164,7 @@ char *status_json(struct supervisor *sv, struct error *err)
 	root = json_pack("{s:s, s:s, s:s, s:b, s:s, s:s, s:I, s:I, s:i, s:b, s:b, s:o, s:o, s:o, s:o}",
 			 "session", sv->spec->session, "name", sv->spec->name, "state",
 			 machine_state_name(sv->state), "login", sv->boot.login, "kernel",
-			 sv->spec->kernel.release, "sandbox", sv->sandbox.walls, "memory",
+			 sv->spec->kernel.release, "sandbox", sv->walls, "memory",
 			 (json_int_t)sv->spec->memory, "ready_ms", (json_int_t)sv->ready_ms, "restarts",
 			 sv->restarts, "set_up", sv->set_up, "agent", sv->relay.hello && sv->relay.fd >= 0,
 			 "supervisor", process_json(&sv->self), "process", process_json(&sv->sandbox.kernel),

@@ -120,7 +120,7 @@ void supervisor_tell(struct supervisor *sv)
 		.plug = sv->plug.id,
 		.disk = sv->disk.id,
 		.hostfs = sv->shares.id,
-		.sandbox = sv->sandbox.walls,
+		.sandbox = sv->walls,
 		.forwards = &sv->plug.forwards,
 		.set_up = sv->set_up,
 		.ready_ms = sv->ready_ms,

@@ -240,6 +240,8 @@ struct supervisor {
 	bool deadline_noted;
 
 	struct sandbox sandbox;
+	struct cgroup group;
+	char walls[768];			/* of the sandbox, and limits: for reports */
 	struct loop_fd *sandbox_source;
 	char failure[ERROR_MESSAGE_MAX];	/* why the kernel is being killed, "" when it is not */
 	char *initramfs;

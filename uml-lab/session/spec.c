@@ -238,6 +238,7 @@ static int fill_spec(const struct session *s, const struct lab_machine *m, struc
 		     struct error *err)
 {
 	spec->memory = m->memory;
+	spec->cpu_percent = s->lab->limits.cpu_percent;
 	spec->restart = m->restart;
 	spec->ends_ms = session_time_parse(s->ends) * 1000;
 	spec->folder = session_machine_folder(s, m->name, err);
