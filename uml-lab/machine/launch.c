@@ -172,7 +172,7 @@ static size_t list_paths(const struct supervisor *sv, struct sandbox_path paths[
 		paths[n++] = (struct sandbox_path){spec->kernel.modules, CONFINE_READ};
 	if (sv->spool.path)
 		paths[n++] = (struct sandbox_path){sv->spool.path, CONFINE_READ | CONFINE_REMOVE};
-	for (size_t i = 0; i < spec->disk_count && n + 2 <= SANDBOX_PATHS_MAX; i++) {
+	for (size_t i = 0; spec->ubd && i < spec->disk_count && n + 2 <= SANDBOX_PATHS_MAX; i++) {
 		paths[n++] = (struct sandbox_path){spec->disks[i].path, CONFINE_READ | CONFINE_WRITE};
 		if (spec->disks[i].backing)
 			paths[n++] = (struct sandbox_path){spec->disks[i].backing, CONFINE_READ};
