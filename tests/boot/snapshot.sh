@@ -38,6 +38,9 @@ sound() {
 	done
 }
 
+# On a, after a restore: what the snapshot has. One file may have been in the middle of being written, or its sum.
+WHOLE='cat /root/f; head -c 3 /dev/vdb; [ $(cat /root/w*.sum | md5sum -c 2>/dev/null | grep -vc OK) -le 1 ] && echo " at most one was being written"'
+
 on_kernel() { # KERNEL
 	local best=100000 all= pause writer sync_ms
 	lab snap <<-END
@@ -79,15 +82,13 @@ on_kernel() { # KERNEL
 	same "$(find "$S/a" -name 'root*.cow' | wc -l)" 3 "overlays of a"
 	on a 'echo three >/root/f; echo three | dd of=/dev/vdb bs=512 conv=sync 2>/dev/null; rm /root/w*'
 	expect 0 uml-lab snapshot restore snap s5
-	holds a 'cat /root/f; head -c 3 /dev/vdb; cat /root/w0.sum | md5sum -c' "two
-two/root/w0: OK"
+	holds a "$WHOLE" "$(printf 'two\ntwo at most one was being written')"
 	holds b 'cat /root/f' one
 	on b 'echo four >/root/f'
 	expect 0 uml-lab reset snap --to s4 b --yes
 	holds b 'cat /root/f' one
 	expect 0 uml-lab snapshot remove snap s5 s4
-	holds a 'cat /root/f; head -c 3 /dev/vdb; cat /root/w1.sum | md5sum -c' "two
-two/root/w1: OK"
+	holds a "$WHOLE" "$(printf 'two\ntwo at most one was being written')"
 	expect 0 uml-lab snapshot list snap --json
 	same "$(cat "$T/out")" "[]"
 	expect 0 uml-lab down snap
