@@ -1,56 +1,79 @@
 #!/bin/bash
-# A share against the kernel's own hostfs, in the same guest, on the same host folder: small files and streams.
+# A share against the kernel's own hostfs, in the same guest, on folders of the same host file system: small files and streams.
 #
-#   tests/bench/shares.sh [KERNEL…]     default: 6.1 6.12 7.2; tests/bench/run sets what it needs
+#   tests/bench/shares.sh [KERNEL…]     linux.uml programs; default: those that `uml-lab doctor` finds
 #   ROUNDS (3), FILES (10000), MEGABYTES (1024)
 #
-# They take turns; milliseconds are medians; ratio: share/hostfs, below 1 is faster. The guest's caches are dropped before each step,
-# the host's are warm for both. hostfs does without much that a share does: owners, attributes, walls.
+# The guest is a bare kernel with busybox: a machine's sandbox leaves nothing to hostfs. They take turns; milliseconds are medians;
+# ratio: share/hostfs, below 1 is faster. The guest's caches are dropped before each step, the host's are warm for both. hostfs
+# does without much that a share does: owners, attributes, walls.
 set -eu
 ROUNDS=${ROUNDS:-3} FILES=${FILES:-10000} MEGABYTES=${MEGABYTES:-1024}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-for c in uml-lab gcc; do command -v "$c" >/dev/null || { echo "$c is missing" >&2; exit 77; }; done
+for c in uml-lab uml-hostfs busybox gcc; do command -v "$c" >/dev/null || { echo "$c is missing" >&2; exit 77; }; done
 kernels=("$@")
-[ $# -gt 0 ] || kernels=(6.1 6.12 7.2)
+[ $# -gt 0 ] || mapfile -t kernels < <(uml-lab doctor --json | grep -o '/[^ ()"]*linux\.uml' | sort -u)
+[ ${#kernels[@]} -gt 0 ] || { echo "no linux.uml" >&2; exit 77; }
 
 D=$(mktemp -d "${TMPDIR:-/tmp}/shares.XXXXXX")
+server=
 end() {
-	timeout -k 5 60 uml-lab down --force bench-shares >/dev/null 2>&1 || true
+	[ -z "$server" ] || kill "$server" 2>/dev/null || true
 	rm -rf "$D"
 }
 trap end EXIT
 median() { printf '%s\n' "$@" | sort -n | sed -n "$(( ($# + 1) / 2 ))p"; }
 
-mkdir "$D/lab" "$D/work"
-gcc -static -O2 -o "$D/work/shares-work" "$here/shares-work.c"
+mkdir "$D/plain" "$D/shared" "$D/sockets"
+gcc -static -O2 -o "$D/work" "$here/shares-work.c"
+cat >"$D/init" <<END
+#!/bin/busybox sh
+/bin/busybox mkdir -p /proc /sys /hostfs /share
+/bin/busybox mount -t proc none /proc
+/bin/busybox insmod /virtiofs.ko
+/bin/busybox mount -t hostfs none /hostfs -o $D/plain
+/bin/busybox mount -t virtiofs work /share
+i=0
+while [ \$i -lt $ROUNDS ]; do
+	for at in hostfs share; do
+		/work /\$at $FILES $MEGABYTES | /bin/busybox sed "s/^/\$at /"
+	done
+	i=\$((i + 1))
+done
+/bin/busybox poweroff -f
+END
+chmod +x "$D/init"
 
-measure() { # NAME FOLDER
-	timeout -k 5 600 uml-lab exec bench-shares -- /mnt/work/shares-work "$2" "$FILES" "$MEGABYTES" </dev/null >>"$D/$1"
+# module KERNEL NAME: the file, beside a kernel that was fetched, or Debian's
+module() {
+	local folder
+	for folder in "$(dirname "$1")/modules" /usr/lib/uml/modules; do
+		[ -d "$folder" ] && find "$folder" -name "$2.ko" -print -quit && return
+	done
 }
 
 for kernel in "${kernels[@]}"; do
-	cat >"$D/lab/lab.yml" <<-END
-		lab: bench-shares
-		base: tiny
-		machines: {m: {memory: 256M, kernel: "$kernel", shares: [work]}}
-		shares: {work: {path: $D/work, mode: rw}}
-	END
-	uml-lab up --quiet "$D/lab" >/dev/null
-	# What the sandbox leaves to hostfs: a folder beside the kernel's sockets.
-	plain=$(dirname "$(find "${XDG_RUNTIME_DIR:-/tmp/uml-lab-$(id -u)}" -name share0)")/plain
-	mkdir -p "$plain"
-	uml-lab exec bench-shares -- sh -c "mkdir -p /mnt/plain && mount -t hostfs none /mnt/plain -o $plain && mkdir -p /mnt/work/in"
-	rm -f "$D/hostfs" "$D/share"
-	for ((i = 0; i < ROUNDS; i++)); do
-		measure hostfs /mnt/plain
-		measure share /mnt/work/in
+	release=$("$kernel" --version)
+	"$here/../initramfs" "$D/initrd" init="$D/init" work="$D/work" bin/busybox="$(command -v busybox)" \
+		virtiofs.ko="$(module "$kernel" virtiofs)"
+	uml-hostfs --share "work=$D/shared,rw" --listen "$D/sockets" >/dev/null 2>"$D/server.log" &
+	server=$!
+	for ((i = 0; i < 100; i++)); do
+		[ ! -S "$D/sockets/work" ] || break
+		sleep 0.05
 	done
-	printf '%-8s %-10s %10s %10s %7s\n' "$kernel" "" share hostfs ratio
+	(cd "$D" && timeout -k 5 900 "$kernel" mem=256M initrd=initrd uml_dir="$D" con=null con0=null,fd:1 ssl=null quiet \
+		"virtio_uml.device=sockets/work:26" </dev/null 2>&1 | cat >out) || true
+	kill "$server" 2>/dev/null || true
+	wait "$server" 2>/dev/null || true
+	server=
+	tr -d '\r' <"$D/out" >"$D/told"
+	grep -q "^share read-1M" "$D/told" || { tail -n 20 "$D/told" >&2; echo "the guest did not get to its end" >&2; exit 1; }
+	printf '%-8s %-10s %10s %10s %7s\n' "$release" "" share hostfs ratio
 	for step in create stat list read remove write-1M read-1M; do
-		mapfile -t ours < <(sed -n "s/^$step //p" "$D/share")
-		mapfile -t theirs < <(sed -n "s/^$step //p" "$D/hostfs")
+		mapfile -t ours < <(sed -n "s/^share $step //p" "$D/told")
+		mapfile -t theirs < <(sed -n "s/^hostfs $step //p" "$D/told")
 		a=$(median "${ours[@]}") b=$(median "${theirs[@]}")
 		printf '%-8s %-10s %10s %10s %7s\n' "" "$step" "$a" "$b" "$(awk "BEGIN {printf \"%.2f\", $a / $b}")"
 	done
-	uml-lab down --quiet bench-shares >/dev/null
 done
