@@ -62,7 +62,7 @@ for kernel in "${kernels[@]}"; do
 		[ ! -S "$D/sockets/work" ] || break
 		sleep 0.05
 	done
-	(cd "$D" && timeout -k 5 900 "$kernel" mem=256M initrd=initrd uml_dir="$D" con=null con0=null,fd:1 ssl=null quiet \
+	(cd "$D" && timeout -k 5 900 "$kernel" mem=768M initrd=initrd uml_dir="$D" con=null con0=null,fd:1 ssl=null quiet \
 		"virtio_uml.device=sockets/work:26" </dev/null 2>&1 | cat >out) || true
 	kill "$server" 2>/dev/null || true
 	wait "$server" 2>/dev/null || true
