@@ -215,7 +215,7 @@ static void check_runtime(struct host_check *check)
 
 static void check_own(struct host_check *check)
 {
-	static const char *const names[] = {"uml-cow", "uml-netplug", "stage0"};
+	static const char *const names[] = {"uml-cow", "uml-netplug", "uml-hostfs", "stage0"};
 	struct error err = ERROR_INIT;
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
@@ -227,7 +227,7 @@ static void check_own(struct host_check *check)
 		remedy(check, "install uml-lab as a whole (make install), or run it from its build folder");
 		return;
 	}
-	say(check, OK, "uml-cow, uml-netplug and stage0 are there");
+	say(check, OK, "uml-cow, uml-netplug, uml-hostfs and stage0 are there");
 }
 
 static bool has_program(const char *name)
