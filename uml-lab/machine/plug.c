@@ -8,8 +8,7 @@
  *
  * Requests are answered in any order, by sequence number; each is remembered
  * until then, with the client that waits for it, if any. A plug that keeps dying is
- * started again ever more slowly, and no more after DEATHS_MAX quick deaths: the
- * machine goes on without network, and its log says so.
+ * given up (daemon.c): the machine goes on without network, and its log says so.
  */
 #include <errno.h>
 #include <signal.h>
@@ -25,13 +24,7 @@
 #include "uml-lab/base/log.h"
 #include "uml-lab/machine/plug_internal.h"
 
-#define QUICK_MS     10000
-#define DEATHS_MAX   8
-#define DELAY_MS     250 /* doubled with each quick death */
-#define END_GRACE_MS 2000
 #define RESOLVER_MAX 65536 /* bytes of /etc/resolv.conf */
-
-static void start_plug(struct supervisor *sv);
 
 /* ---- requests ---- */
 
@@ -114,7 +107,7 @@ static void send_allowed(struct supervisor *sv, size_t i)
 		struct plug_request *request = plug_remember(&sv->plug, NETPLUG_ALLOW, i, allow->items[j], 0);
 
 		if (request)
-			log_failure(netplug_control_send_allow(sv->plug.control, request->sequence, (uint32_t)i,
+			log_failure(netplug_control_send_allow(sv->plug.daemon.control, request->sequence, (uint32_t)i,
 							       allow->items[j], &err),
 				    &err);
 	}
@@ -143,7 +136,7 @@ static void send_port(struct supervisor *sv, size_t i)
 	if (!iface->restricted)
 		search_domains(config.search, sizeof(config.search));
 	snprintf(config.domain, sizeof(config.domain), "%.*s", (int)strcspn(config.search, " "), config.search);
-	log_failure(netplug_control_send_add_port(sv->plug.control, request->sequence, &config, &err), &err);
+	log_failure(netplug_control_send_add_port(sv->plug.daemon.control, request->sequence, &config, &err), &err);
 	send_allowed(sv, i);
 	plug_send_impair(sv, i, 0);
 }
@@ -154,7 +147,7 @@ static void send_connection(struct supervisor *sv, size_t i)
 	struct error err = ERROR_INIT;
 
 	if (request)
-		log_failure(netplug_control_send_connect(sv->plug.control, request->sequence, (uint32_t)i,
+		log_failure(netplug_control_send_connect(sv->plug.daemon.control, request->sequence, (uint32_t)i,
 							 sv->plug.ports[i].connection, &err),
 			    &err);
 }
@@ -167,7 +160,7 @@ static int send_forward(struct supervisor *sv, size_t i, bool add, const char *s
 
 	if (!request)
 		return error_oom(err);
-	if (netplug_control_send_forward(sv->plug.control, request->sequence, (uint32_t)i, add, spec, err) ==
+	if (netplug_control_send_forward(sv->plug.daemon.control, request->sequence, (uint32_t)i, add, spec, err) ==
 	    0)
 		return 0;
 	plug_free_request(plug_take_request(&sv->plug, request->sequence));
@@ -413,23 +406,15 @@ static void on_control(void *arg, int fd, uint32_t events)
 		else if (message.header.type == NETPLUG_STATS)
 			take_stats(sv, message.header.sequence, &message.u.stats);
 	}
-	if (got < 0) { /* its end is seen by its pidfd */
-		loop_remove_fd(sv->plug.control_source);
-		sv->plug.control_source = NULL;
-	}
+	if (got < 0)
+		daemon_hung_up(&sv->plug.daemon);
 }
 
 static void forget_plug(struct supervisor *sv)
 {
 	struct plug *plug = &sv->plug;
 
-	loop_remove_fd(plug->control_source);
-	loop_remove_fd(plug->child_source);
-	plug->control_source = plug->child_source = NULL;
-	if (plug->control >= 0)
-		close(steal_fd(&plug->control));
 	plug->ready = false;
-	plug->id = (struct process_id){0};
 	while (plug->requests) {
 		struct plug_request *request = plug_take_request(plug, plug->requests->sequence);
 		struct client *client = control_client(sv, request->client);
@@ -442,36 +427,6 @@ static void forget_plug(struct supervisor *sv)
 	}
 }
 
-static void schedule(struct supervisor *sv)
-{
-	struct plug *plug = &sv->plug;
-
-	plug->quick_deaths = loop_now_ms() - plug->last_start_ms < QUICK_MS ? plug->quick_deaths + 1 : 0;
-	if (plug->quick_deaths > DEATHS_MAX) {
-		log_warn("uml-netplug keeps ending: the machine goes on without network");
-		console_note(sv, "the network plug keeps ending: no network any more");
-		return;
-	}
-	loop_arm_timer(plug->timer, plug->quick_deaths ? DELAY_MS << (plug->quick_deaths - 1) : 0);
-}
-
-static void on_death(void *arg, int fd, uint32_t events)
-{
-	struct supervisor *sv = arg;
-	char how[64];
-	int status = 0;
-
-	(void)fd;
-	(void)events;
-	loop_remove_fd(sv->plug.child_source);
-	sv->plug.child_source = NULL;
-	child_wait(&sv->plug.child, -1, &status, NULL);
-	log_warn("uml-netplug %s; another one is started", child_describe_status(status, how, sizeof(how)));
-	forget_plug(sv);
-	schedule(sv);
-	supervisor_tell(sv);
-}
-
 /* VDE modules open sockets, load libraries and may start programs, which the plug's walls would not let them. */
 static bool joins_networks(const struct supervisor *sv)
 {
@@ -481,54 +436,23 @@ static bool joins_networks(const struct supervisor *sv)
 	return false;
 }
 
-static int spawn(struct supervisor *sv, struct error *err)
+static int plug_arguments(struct supervisor *sv, struct strv *argv, struct error *err)
 {
-	struct plug *plug = &sv->plug;
-	cleanup_close int ours = -1, theirs = -1;
-	const char *argv[] = {plug->program, "--control-fd", "3", joins_networks(sv) ? "--no-walls" : NULL, NULL};
-	int pair[2];
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
-		return error_errno(err, errno, "cannot make a socket for uml-netplug");
-	ours = pair[0];
-	theirs = pair[1];
-	struct child_fd fds[] = {{theirs, 3}};
-	struct child_spec spec = {.argv = argv,
-				  .fds = fds,
-				  .fd_count = ARRAY_SIZE(fds),
-				  .null_stdin = true,
-				  .new_session = true,
-				  .death_signal = SIGKILL,
-				  .no_new_privs = true};
-
-	if (child_spawn(&plug->child, &spec, err) < 0)
+	if (strv_add(argv, "--control-fd", err) < 0 || strv_add(argv, "3", err) < 0)
 		return -1;
-	process_identify(plug->child.pid, &plug->id);
-	plug->control = steal_fd(&ours);
-	plug->control_source = loop_add_fd(sv->loop, plug->control, EPOLLIN, on_control, sv, err);
-	plug->child_source = loop_add_fd(sv->loop, plug->child.pidfd, EPOLLIN, on_death, sv, err);
-	return plug->control_source && plug->child_source ? 0 : -1;
+	return joins_networks(sv) ? strv_add(argv, "--no-walls", err) : 0;
 }
 
-static void start_plug(struct supervisor *sv)
-{
-	struct error err = ERROR_INIT;
-
-	sv->plug.last_start_ms = loop_now_ms();
-	if (spawn(sv, &err) == 0) {
-		supervisor_tell(sv);
-		return;
-	}
-	log_error(&err);
-	child_end(&sv->plug.child, 0);
-	forget_plug(sv);
-	schedule(sv);
-}
-
-static void on_timer(void *arg)
-{
-	start_plug(arg);
-}
+static const struct daemon_kind plug_kind = {
+	.name = "uml-netplug",
+	.title = "the network plug",
+	.lost = "network",
+	.nonblocking = true,
+	.delay_ms = 250,
+	.arguments = plug_arguments,
+	.on_control = on_control,
+	.gone = forget_plug,
+};
 
 static int open_port(struct supervisor *sv, size_t i, struct error *err)
 {
@@ -553,10 +477,7 @@ int plug_open(struct supervisor *sv, struct error *err)
 
 	if (!sv->spec->interface_count)
 		return 0;
-	plug->program = dirs_own("uml-netplug", err);
 	plug->ports = calloc(sv->spec->interface_count, sizeof(*plug->ports));
-	if (!plug->program)
-		return -1;
 	if (!plug->ports)
 		return error_oom(err);
 	for (; plug->port_count < sv->spec->interface_count; plug->port_count++)
@@ -564,20 +485,14 @@ int plug_open(struct supervisor *sv, struct error *err)
 			plug->port_count++; /* so that plug_close() looks at it too */
 			return -1;
 		}
-	plug->timer = loop_add_timer(sv->loop, -1, on_timer, sv, err);
-	if (!plug->timer)
-		return -1;
-	plug->last_start_ms = loop_now_ms();
-	return spawn(sv, err);
+	return daemon_open(&plug->daemon, sv, &plug_kind, err);
 }
 
 void plug_close(struct supervisor *sv)
 {
 	struct plug *plug = &sv->plug;
 
-	forget_plug(sv); /* closes the control socket: the plug ends by itself */
-	if (plug->child.pid && child_wait(&plug->child, END_GRACE_MS, NULL, NULL) < 0)
-		child_end(&plug->child, 0);
+	daemon_close(&plug->daemon);
 	for (size_t i = 0; i < plug->port_count; i++) {
 		struct plug_port *port = &plug->ports[i];
 
@@ -592,8 +507,6 @@ void plug_close(struct supervisor *sv)
 	}
 	strv_free(&plug->forwards);
 	free(plug->ports);
-	free(plug->program);
 	plug->ports = NULL;
-	plug->program = NULL;
 	plug->port_count = 0;
 }

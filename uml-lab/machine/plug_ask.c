@@ -36,7 +36,7 @@ bool plug_send_impair(struct supervisor *sv, size_t port, uint64_t client)
 	request = plug_remember(&sv->plug, NETPLUG_IMPAIR, port, NULL, client);
 	if (!request)
 		return false;
-	if (netplug_control_send_impair(sv->plug.control, request->sequence, (uint32_t)port, impair, &err) == 0)
+	if (netplug_control_send_impair(sv->plug.daemon.control, request->sequence, (uint32_t)port, impair, &err) == 0)
 		return true;
 	log_error(&err);
 	forget(sv, request->sequence);
@@ -129,7 +129,7 @@ static int send_capture(struct supervisor *sv, const struct strv *words, uint64_
 	request = plug_remember(&sv->plug, NETPLUG_CAPTURE, port, NULL, client);
 	if (!request)
 		return error_oom(err);
-	if (netplug_control_send_capture(sv->plug.control, request->sequence, &capture, fd, err) == 0)
+	if (netplug_control_send_capture(sv->plug.daemon.control, request->sequence, &capture, fd, err) == 0)
 		return 0;
 	forget(sv, request->sequence);
 	return -1;
@@ -171,7 +171,7 @@ bool plug_ask_stats(struct supervisor *sv, struct client *client)
 	for (size_t i = 0; i < sv->plug.port_count && sv->plug.ready; i++) {
 		struct plug_request *request = plug_remember(&sv->plug, NETPLUG_GET_STATS, i, NULL, number);
 
-		if (request && netplug_control_send_get_stats(sv->plug.control, request->sequence, (uint32_t)i, NULL) < 0)
+		if (request && netplug_control_send_get_stats(sv->plug.daemon.control, request->sequence, (uint32_t)i, NULL) < 0)
 			forget(sv, request->sequence);
 	}
 	return still_waits(&sv->plug, number);

@@ -286,7 +286,7 @@ static int announce(struct share_device *d, int theirs)
 	c->cmsg_type = SCM_RIGHTS;
 	c->cmsg_len = CMSG_LEN(sizeof(int));
 	memcpy(CMSG_DATA(c), &theirs, sizeof(int));
-	return sendmsg(d->sv->shares.control, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -1 : 0;
+	return sendmsg(d->sv->shares.daemon.control, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -1 : 0;
 }
 
 static int repeat(struct share_device *d)

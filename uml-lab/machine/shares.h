@@ -40,22 +40,12 @@ struct share_device {
 };
 
 struct shares {
-	struct child child;		/* uml-hostfs */
-	struct process_id id;
-	struct loop_fd *child_source;
-	int control;
-	struct loop_fd *control_source;
+	struct daemon daemon;		/* uml-hostfs */
 	bool ready;			/* it takes connections */
 	bool said_bye;			/* the one before ended in order */
 	struct share_device *devices;
 	size_t count;
-	struct loop_timer *timer;
-	int64_t last_start_ms;
-	int quick_deaths;
-	char *program;
 };
-
-#define SHARES_INIT { .child = CHILD_INIT, .control = -1 }
 
 /* shares.c */
 int shares_open(struct supervisor *sv, struct error *err);

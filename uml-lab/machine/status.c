@@ -168,9 +168,9 @@ char *status_json(struct supervisor *sv, struct error *err)
 			 (json_int_t)sv->spec->memory, "ready_ms", (json_int_t)sv->ready_ms, "restarts",
 			 sv->restarts, "set_up", sv->set_up, "agent", sv->relay.hello && sv->relay.fd >= 0,
 			 "supervisor", process_json(&sv->self), "process", process_json(&sv->sandbox.kernel),
-			 "plug", process_json(&sv->plug.id), "interfaces", interfaces);
+			 "plug", process_json(&sv->plug.daemon.id), "interfaces", interfaces);
 	if (root && sv->spec->share_count) {
-		json_object_set_new(root, "hostfs", process_json(&sv->shares.id));
+		json_object_set_new(root, "hostfs", process_json(&sv->shares.daemon.id));
 		json_object_set_new(root, "shares", shares_json(sv));
 	}
 	if (root)

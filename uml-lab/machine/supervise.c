@@ -117,9 +117,9 @@ void supervisor_tell(struct supervisor *sv)
 		.cause = sv->cause,
 		.supervisor = sv->self,
 		.kernel = sv->sandbox.kernel,
-		.plug = sv->plug.id,
+		.plug = sv->plug.daemon.id,
 		.disk = sv->disk.id,
-		.hostfs = sv->shares.id,
+		.hostfs = sv->shares.daemon.id,
 		.sandbox = sv->walls,
 		.forwards = &sv->plug.forwards,
 		.set_up = sv->set_up,
@@ -490,13 +490,13 @@ int machine_supervise(const struct machine_spec *spec, int ready_fd, machine_rep
 				  .console.log = -1,
 				  .control.fd = -1,
 				  .mconsole.notify = -1,
-				  .plug.child = CHILD_INIT,
+				  .plug.daemon = DAEMON_INIT,
 				  .disk = DISK_SERVER_INIT,
 				  .networks.fd = -1,
 				  .networks.starter = CHILD_INIT,
-				  .shares = SHARES_INIT,
+				  .shares.daemon = DAEMON_INIT,
 				  .begun_ms = loop_now_ms()};
-	sv->plug.control = sv->boot.input = sv->boot.log = -1;
+	sv->boot.input = sv->boot.log = -1;
 	for (int i = 0; i < CONSOLES; i++)
 		sv->console.fds[i] = -1;
 	process_identify(getpid(), &sv->self);

@@ -14,6 +14,7 @@
  *	disk.c		uml-cow serve, the disk server
  *	deadline.c	the end of the session's time
  *	networks.c	the hold on the session's networks
+ *	daemon.c	how these two live, and are started again: uml-netplug and
  *	shares.c	uml-hostfs, which serves the guest's file systems
  *	share_relay.c	the guest's connections to it
  *	mconsole.c	UML's management console
@@ -30,6 +31,7 @@
 #include "uml-lab/base/loop.h"
 #include "uml-lab/machine/machine.h"
 #include "uml-lab/machine/sandbox.h"
+#include "uml-lab/machine/daemon.h"
 #include "uml-lab/machine/shares.h"
 #include "uml-lab/machine/wire.h"
 
@@ -144,23 +146,15 @@ struct plug_port {
 };
 
 struct plug {
-	struct child child;
-	struct process_id id;
-	struct loop_fd *child_source;
-	int control;
+	struct daemon daemon;		/* uml-netplug */
 	bool ready;			/* it has said so, and was told all there is */
-	struct loop_fd *control_source;
 	struct plug_port *ports;
 	size_t port_count;
 	struct plug_request *requests;	/* sent and not yet answered */
 	uint32_t sequence;
-	struct loop_timer *timer;
-	int64_t last_start_ms;
 	bool forwarded;			/* forwards are in force: those count now, not the lab's */
-	int quick_deaths;
 	struct strv forwards;		/* of all ports, for reports */
 	char problem[512];		/* the first thing the lab asked for that could not be done: a port taken */
-	char *program;
 };
 
 /* The answer to a request to the disk server; failure is NULL, or says why there is none or not the wanted one. */
