@@ -4,12 +4,10 @@
 #include <signal.h>
 #include <stddef.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "cow/cmd.h"
 #include "cow/serve.h"
-#include "uml-lab/base/confine.h"
 #include "uml-lab/base/log.h"
 
 struct options {
@@ -51,32 +49,6 @@ static int fill_disks(const struct options *o, const struct strv *files, struct 
 	return 0;
 }
 
-/*
- * What a guest's rings could make the server do by some mistake of ours ends here: no programs, no network, no processes of
- * others, none of the kernel's rarer parts. Files are not walled: snapshots and merges open new ones while it runs.
- */
-static int confine(struct error *err)
-{
-	static const char *const calls[] = {
-		"open", "openat", "openat2", "stat", "lstat", "newfstatat", "statx", "statfs", "fstatfs", "access",
-		"faccessat", "faccessat2", "readlink", "readlinkat", "getcwd", "getdents64", "unlink", "unlinkat",
-		"rename", "renameat", "renameat2", "link", "linkat", "mkdir", "rmdir", "chmod", "fchmod", "fchmodat",
-		"umask", "utimensat", "ftruncate", "truncate", "fallocate", "fadvise64", "fsync", "fdatasync", "syncfs",
-		"sync_file_range", "msync", "flock", "ioctl", "copy_file_range", "sendfile", "getxattr", "lgetxattr",
-		"fgetxattr", "setxattr", "lsetxattr", "fsetxattr", "listxattr", "llistxattr", "flistxattr",
-		"removexattr", "lremovexattr", "fremovexattr", "memfd_create", "eventfd", "threads", "socket",
-		"socketpair", "bind", "listen", "accept", "accept4", "connect", "setsockopt", "sched_setscheduler",
-		"ioprio_set", "setpriority", NULL};
-	static const int families[] = {AF_UNIX, 0};
-	const struct confine_spec spec = {.all_files = true, .calls = calls, .families = families};
-	char walls[CONFINE_WALLS_MAX];
-
-	if (confine_self(&spec, walls, err) < 0)
-		return -1;
-	log_info("walls: %s", walls);
-	return 0;
-}
-
 static int run(const void *opaque, const struct strv *operands, struct error *err)
 {
 	const struct options *o = opaque;
@@ -88,6 +60,7 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 		.quota_with = o->quota_with,
 		.folders = &o->chain.allow,
 		.any_backing = o->chain.allow_any,
+		.walls = true,
 	};
 	pid_t parent = getppid();
 
@@ -99,7 +72,7 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 	/* the parent may have died before the signal was asked for */
 	if (prctl(PR_SET_PDEATHSIG, SIGTERM) || getppid() != parent)
 		return error_set(err, ERROR_STATE, "the program that started this one is gone");
-	return confine(err) < 0 ? -1 : cow_serve(&serve, err);
+	return cow_serve(&serve, err);
 }
 
 static const struct cli_option options[] = {

@@ -127,6 +127,8 @@ int cow_temp_inherit(struct cow_temp *t, const struct stat *old, struct error *e
 
 #define COW_NOTE_MAX 4300 /* bytes of a note's text, NUL included: a path and a little more */
 
+/* Where notes are kept when attributes do not work. malloc'ed; NULL + err. */
+char *cow_note_sidecar(const char *path, struct error *err);
 /* Reads a note into text[COW_NOTE_MAX]. 1 when there is one, 0 when not, -1 + err. */
 int cow_note_get(int fd, const char *path, const char *name, char *text, struct error *err);
 /* Sets a note, or removes it (text NULL). Durable only after fsync() of the file, a sidecar at once. */

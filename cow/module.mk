@@ -1,7 +1,7 @@
 LIBS += cow
 LIB_cow_SRCS := $(addprefix cow/,format.c file.c temp.c note.c digest.c create.c resolve.c chain.c io.c \
 	journal.c copy.c build.c flatten.c compare.c merge.c commit.c compact.c check.c view.c \
-	fs.c fs_compare.c fs_diff.c serve.c serve_control.c serve_disk.c serve_blk.c serve_job.c serve_quota.c)
+	fs.c fs_compare.c fs_diff.c serve.c serve_control.c serve_disk.c serve_blk.c serve_job.c serve_quota.c serve_walls.c)
 PROGRAMS += uml-cow
 PROGRAM_uml-cow_SRCS := $(addprefix cow/,main.c cmd_common.c cmd_create.c cmd_info.c cmd_map.c cmd_diff.c \
 	cmd_commit.c cmd_flatten.c cmd_merge.c cmd_rebase.c cmd_convert.c cmd_compact.c cmd_check.c cmd_mount.c cmd_umount.c \

@@ -24,7 +24,7 @@
 
 #define SIDECAR_MAX (4 * COW_NOTE_MAX)
 
-static char *sidecar_path(const char *path, struct error *err)
+char *cow_note_sidecar(const char *path, struct error *err)
 {
 	cleanup_free char *a = str_dup(path, err), *b = str_dup(path, err);
 
@@ -55,7 +55,7 @@ static bool is_sidecar(int fd, const char *sidecar)
 
 static int sidecar_get(int fd, const char *path, const char *name, char *text, struct error *err)
 {
-	cleanup_free char *sidecar = sidecar_path(path, err), *data = NULL;
+	cleanup_free char *sidecar = cow_note_sidecar(path, err), *data = NULL;
 	char *rest, *line;
 	size_t length;
 
@@ -78,7 +78,7 @@ static int sidecar_get(int fd, const char *path, const char *name, char *text, s
 
 static int sidecar_set(const char *path, const char *name, const char *text, struct error *err)
 {
-	cleanup_free char *sidecar = sidecar_path(path, err), *data = NULL;
+	cleanup_free char *sidecar = cow_note_sidecar(path, err), *data = NULL;
 	cleanup_strbuf struct strbuf out = STRBUF_INIT;
 	char *rest, *line;
 	size_t length;

@@ -295,7 +295,9 @@ int cow_serve(const struct cow_serve_options *options, struct error *err)
 	if (options->count == 0 || options->count > COW_SERVE_DISKS_MAX)
 		return error_set(err, ERROR_USAGE, "%zu disks; there may be 1 to %d", options->count,
 				 COW_SERVE_DISKS_MAX);
-	ret = serve_init(&s, err) || start_threads(&s, err) ? -1 : 0;
+	if (options->walls && serve_walls_first(err))
+		return -1;
+	ret = serve_init(&s, err) || (options->walls && serve_walls_files(&s, err)) || start_threads(&s, err) ? -1 : 0;
 	if (!ret && options->control_fd >= 0)
 		ret = cow_serve_send(options->control_fd, COW_SERVE_READY, 0, NULL, err);
 	if (!ret)

@@ -38,7 +38,8 @@
  *			is refused meanwhile (ERROR_STATE). Killed in the middle: the
  *			disk is as before, and MERGE can be asked for again.
  *	INSERT		the disk at `path` into a place that is empty (--socket S -): the
- *			guest sees its size change from 0.
+ *			guest sees its size change from 0. With walls it has to lie in
+ *			the folder of a disk that was there at the start.
  *	EJECT		flushes, closes and unlocks the disk; the guest sees its size
  *			become 0, and errors for what it still asks for.
  *	GET_STATS	answered by STATS, or by an error REPLY.
@@ -160,6 +161,7 @@ struct cow_serve_options {
 	struct strv quota_with;
 	const struct strv *folders; /* as in struct cow_open_options; may be NULL */
 	bool any_backing;
+	bool walls; /* the calling process confines itself for good, see serve_walls.c */
 };
 
 /* Serves until it is told to end; see above. 0, or -1 + err. */

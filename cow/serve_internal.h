@@ -122,6 +122,13 @@ bool serve_quota_allows(struct serve_quota *q, const struct cow_file *top, uint6
 /* What STATS tells of space, freshly looked up; out->disk is set. */
 void serve_quota_stats(struct serve_quota *q, struct cow_serve_stats *out);
 
+/* ---- serve_walls.c ---- */
+
+/* All walls but that for files. 0, or -1 + err. */
+int serve_walls_first(struct error *err);
+/* The wall for files, when all disks are open, before there are threads. 0, or -1 + err. */
+int serve_walls_files(const struct serve *s, struct error *err);
+
 /* ---- serve_job.c ---- */
 
 /* Starts what a request asks for; the job answers it. -1 + err: refused, answered by the caller. */
