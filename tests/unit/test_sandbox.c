@@ -401,7 +401,6 @@ static int start(struct sandbox *sandbox, const char *attack, bool no_namespaces
 				    .fds = fds,
 				    .fd_count = ARRAY_SIZE(fds),
 				    .memory = MEMORY,
-				    .shares = true,
 				    .no_namespaces = no_namespaces};
 	struct error err = ERROR_INIT;
 	ssize_t n = readlink("/proc/self/exe", program, sizeof(program) - 1);
@@ -492,29 +491,6 @@ static void test_link(void)
 	}
 }
 
-/* A fresh mount each time, also over one whose daemon is gone. */
-static void test_shares(void)
-{
-	struct sandbox sandbox;
-	struct error err = ERROR_INIT;
-	int fuse = -1;
-
-	if (access("/dev/fuse", R_OK | W_OK) < 0)
-		return;
-	CU_ASSERT_EQUAL_FATAL(start(&sandbox, "nothing", false), 0);
-	for (int i = 0; i < 3; i++) {
-		CU_ASSERT_EQUAL(sandbox_mount_shares(&sandbox, &fuse, &err), 0);
-		CU_ASSERT_TRUE(fuse >= 0);
-		close(steal_fd(&fuse));
-	}
-	sandbox_kill(&sandbox);
-	CU_ASSERT_EQUAL(sandbox_mount_shares(&sandbox, &fuse, &err), -1);
-	CU_ASSERT_EQUAL_FATAL(start(&sandbox, "nothing", true), 0);
-	CU_ASSERT_EQUAL(sandbox_mount_shares(&sandbox, &fuse, &err), -1);
-	CU_ASSERT_EQUAL(err.kind, ERROR_STATE);
-	sandbox_kill(&sandbox);
-}
-
 static void test_end(void)
 {
 	CU_ASSERT_EQUAL(signalled, 0);
@@ -526,7 +502,7 @@ int main(int argc, char **argv)
 	static const struct unit_case cases[] = {
 		UNIT_CASE(test_begin),	   UNIT_CASE(test_files), UNIT_CASE(test_given),   UNIT_CASE(test_sockets),
 		UNIT_CASE(test_processes), UNIT_CASE(test_calls), UNIT_CASE(test_shm),	   UNIT_CASE(test_forks),
-		UNIT_CASE(test_orphans),   UNIT_CASE(test_link),  UNIT_CASE(test_shares), UNIT_CASE(test_end)};
+		UNIT_CASE(test_orphans),   UNIT_CASE(test_link),  UNIT_CASE(test_end)};
 
 	if (argc == 7 && str_eq(argv[1], "attack"))
 		return attack_main(argv);

@@ -40,7 +40,6 @@
 #include "uml-lab/machine/sandbox_internal.h"
 
 #define START_TIMEOUT_MS  10000
-#define SHARES_TIMEOUT_MS 5000
 
 #define NAMESPACES (CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWUTS)
 
@@ -273,30 +272,6 @@ int sandbox_start(struct sandbox *sandbox, const struct sandbox_spec *spec, stru
 }
 
 /* ---- while it runs ---- */
-
-int sandbox_mount_shares(struct sandbox *sandbox, int *fuse_fd, struct error *err)
-{
-	struct note note;
-	int fd = -1;
-
-	if (sandbox->link < 0 || !sandbox->namespaces)
-		return error_set(err, ERROR_STATE, "cannot mount shares: %s",
-				 sandbox->link < 0 ? "the machine does not run" : sandbox->walls);
-	send_note(sandbox->link, NOTE_SHARES, 0, "", -1);
-	while (receive_note(sandbox->link, SHARES_TIMEOUT_MS, &note, NULL, &fd)) {
-		if (note.kind == NOTE_EXIT) { /* for sandbox_reap() */
-			sandbox->ended = true;
-			sandbox->status = note.code;
-		}
-		if (note.kind == NOTE_SHARES && fd >= 0) {
-			*fuse_fd = fd;
-			return 0;
-		}
-		if (note.kind == NOTE_SHARES)
-			return error_errno(err, note.code, "cannot mount the shares in the sandbox");
-	}
-	return error_set(err, ERROR_TIMEOUT, "cannot mount the shares: the sandbox ended or did not answer");
-}
 
 bool sandbox_contains(const struct sandbox *sandbox, pid_t pid)
 {

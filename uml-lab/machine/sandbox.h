@@ -24,8 +24,6 @@
 #define SANDBOX_WRITABLE "uml"
 /* spec.folder, as the program sees it where there are namespaces. */
 #define SANDBOX_FOLDER "/guest"
-/* Where the program sees the shares (sandbox_mount_shares()). */
-#define SANDBOX_SHARES "/shares"
 
 /* A file or folder of the host that the program needs besides its binary; it sees it under the same path. */
 struct sandbox_path {
@@ -45,7 +43,6 @@ struct sandbox_spec {
 	uint64_t memory;		/* bytes of guest memory: sizes /dev/shm */
 	const struct cgroup *group;	/* joined by all of the tree; NULL: none */
 	int nice;			/* added to its priority, 0: none */
-	bool shares;			/* sandbox_mount_shares() will be called */
 	bool no_namespaces;		/* does not even try: for tests, and for $UML_LAB_SANDBOX=process-group */
 };
 
@@ -72,14 +69,6 @@ uint64_t sandbox_processes(uint64_t memory);
  * descriptors stay its own. -1 + err: it could not be started; nothing is left.
  */
 int sandbox_start(struct sandbox *sandbox, const struct sandbox_spec *spec, struct error *err);
-
-/*
- * Mounts a FUSE file system at SANDBOX_SHARES, in place of the one before, whose daemon may be dead (it goes away as
- * soon as nobody uses it). *fuse_fd: what its daemon serves, close-on-exec, the caller's. Files on it belong to the caller's uid
- * and gid or to nobody, since the sandbox's user namespace knows no other; nosuid, nodev. ERROR_STATE without namespaces: there is
- * no mounting then. Waits for the keeper, which does it in less than a millisecond, at most 5 s.
- */
-int sandbox_mount_shares(struct sandbox *sandbox, int *fuse_fd, struct error *err);
 
 /*
  * After keeper.pidfd became readable: reaps. *status is the program's wait

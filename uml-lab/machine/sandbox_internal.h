@@ -1,7 +1,7 @@
 /* The parts of the sandbox (sandbox.h):
  *
  *	sandbox.c		in the supervisor: start, notes, end
- *	sandbox_keeper.c	the keeper: puts up its walls, starts the program, waits, mounts the shares
+ *	sandbox_keeper.c	the keeper: puts up its walls, starts the program, waits
  *	sandbox_root.c		the root file system of the namespaced sandbox
  *	sandbox_program.c	the walls of the program itself, and exec
  *	sandbox_connect.c	without namespaces: connect() in the program's place
@@ -33,10 +33,9 @@ enum note_kind {
 	NOTE_WALLS = 'W',	/* a wall could not be built: code, text */
 	NOTE_FAILED = 'F',	/* exec or what comes before it failed: code, text */
 	NOTE_EXIT = 'X',	/* code is the wait status */
-	NOTE_SHARES = 'S',	/* to the keeper: mount the shares; from it: code is 0 (a descriptor comes along) or an errno */
 };
 
-/* One packet on the link between supervisor and keeper. */
+/* One packet on the link, from the keeper to the supervisor. */
 struct note {
 	int kind;
 	int code;

@@ -1,20 +1,16 @@
 /*
  * The keeper: pid 1 of the namespaced sandbox, otherwise the subreaper of the tree.
  *
- * It puts up the walls around itself, forks the program, and waits for three things: its end, the end of the link to the supervisor, and
- * (over the link) the wish for a fresh mount of the shares. The program cannot look into it: it is not dumpable. Of its
- * capabilities, which count in its own user namespace only, it keeps none but CAP_SYS_ADMIN, and that only where shares
- * are to be mounted.
+ * It puts up the walls around itself, forks the program, and waits for its end, or the end of the link to the supervisor. The
+ * program cannot look into it: it is not dumpable. Once the program has started, whose walls needed them, it has no capabilities left.
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <linux/close_range.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -32,7 +28,6 @@
 struct keeper {
 	const struct sandbox_plan *plan;
 	int signals;
-	int devices;	/* the host's /dev, for /dev/fuse; -1 */
 	int folder;	/* the guest's folder, without namespaces; -1 */
 	int listener;	/* of the program's connect(), without namespaces; -1 */
 	pid_t program;
@@ -60,15 +55,13 @@ static int map_identity(uid_t uid, gid_t gid)
 }
 
 /* NULL, or what could not be done (errno says why). */
-static const char *build_walls(struct keeper *k)
+static const char *build_walls(const struct sandbox_plan *plan)
 {
 	const char *failed;
 
-	if (map_identity(k->plan->uid, k->plan->gid) < 0)
+	if (map_identity(plan->uid, plan->gid) < 0)
 		return "mapping the user";
-	if (k->plan->spec->shares)
-		k->devices = open("/dev", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	failed = root_build(k->plan);
+	failed = root_build(plan);
 	if (!failed && sethostname(HOST_NAME, strlen(HOST_NAME)) < 0)
 		failed = "setting the host name";
 	return failed;
@@ -82,20 +75,6 @@ static const char *hold_group(struct keeper *k)
 		return NULL;
 	k->folder = open(k->plan->spec->folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	return k->folder < 0 ? "opening the guest's folder" : NULL;
-}
-
-/* After the program was started, whose own walls needed them. */
-static void drop_capabilities(const struct keeper *k)
-{
-	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-	struct __user_cap_data_struct kept[_LINUX_CAPABILITY_U32S_3] = {{0}};
-
-	if (!k->plan->namespaces || !k->plan->spec->shares) {
-		confine_capabilities(NULL);
-		return;
-	}
-	kept[0].permitted = kept[0].effective = 1u << CAP_SYS_ADMIN;
-	syscall(SYS_capset, &header, kept);
 }
 
 /* Forks the program and tells how that went. Its pid, or -1 (told already). */
@@ -158,37 +137,6 @@ static void kill_group(pid_t program)
 	}
 }
 
-/* A FUSE file system without a daemon yet. Its descriptor, or -1 with errno. */
-static int mount_shares(struct keeper *k)
-{
-	cleanup_close int fuse = openat(k->devices, "fuse", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	char options[128];
-
-	if (fuse < 0)
-		return -1;
-	umount2(SANDBOX_SHARES, MNT_DETACH); /* EINVAL: nothing was mounted */
-	snprintf(options, sizeof(options), "fd=%d,rootmode=40000,user_id=%u,group_id=%u", fuse, k->plan->uid,
-		 k->plan->gid);
-	if (mount("uml-lab", SANDBOX_SHARES, "fuse", MS_NOSUID | MS_NODEV, options) < 0)
-		return -1;
-	return steal_fd(&fuse);
-}
-
-/* What the supervisor wants. False: it is gone. */
-static bool serve(struct keeper *k, int link)
-{
-	struct note note;
-
-	if (!receive_note(link, 0, &note, NULL, NULL))
-		return false;
-	if (note.kind == NOTE_SHARES) {
-		cleanup_close int fuse = mount_shares(k);
-
-		send_note(link, NOTE_SHARES, fuse < 0 ? errno : 0, "", fuse);
-	}
-	return true;
-}
-
 /* Reaps; tells the program's status. True: it has ended. */
 static bool reap(pid_t program, int link)
 {
@@ -215,7 +163,7 @@ static void keep(struct keeper *k, int link)
 	while (!reap(k->program, link)) {
 		if (poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
 			return;
-		if (p[0].revents && !serve(k, link))
+		if (p[0].revents) /* nothing is ever said there */
 			return;
 		if (p[2].revents & POLLIN)
 			connect_answer(k->listener, k->folder);
@@ -256,7 +204,7 @@ static int keeper_signals(void)
 
 _Noreturn void keeper_main(const struct sandbox_plan *plan, int link)
 {
-	struct keeper k = {.plan = plan, .devices = -1, .folder = -1, .listener = -1};
+	struct keeper k = {.plan = plan, .folder = -1, .listener = -1};
 	const char *failed;
 
 	prctl(PR_SET_NAME, "uml-keeper");
@@ -271,7 +219,7 @@ _Noreturn void keeper_main(const struct sandbox_plan *plan, int link)
 		send_note(link, NOTE_FAILED, errno, "setting up descriptors", -1);
 		_exit(1);
 	}
-	failed = plan->namespaces ? build_walls(&k) : hold_group(&k);
+	failed = plan->namespaces ? build_walls(plan) : hold_group(&k);
 	if (failed) {
 		send_note(SAFE_FD, plan->namespaces ? NOTE_WALLS : NOTE_FAILED, errno, failed, -1);
 		_exit(1);
@@ -279,7 +227,7 @@ _Noreturn void keeper_main(const struct sandbox_plan *plan, int link)
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	prctl(PR_SET_DUMPABLE, 0);
 	k.program = start_program(&k, SAFE_FD);
-	drop_capabilities(&k);
+	confine_capabilities(NULL);
 	if (k.program > 0)
 		keep(&k, SAFE_FD);
 	if (k.program > 0 && !plan->namespaces)

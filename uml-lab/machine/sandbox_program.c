@@ -132,8 +132,6 @@ static int wall_files(const struct sandbox_plan *plan, char walls[CONFINE_WALLS_
 	allow(&rules, "/dev/random", CONFINE_READ);
 	allow(&rules, "/dev/urandom", CONFINE_READ);
 	allow(&rules, "/proc/cpuinfo", CONFINE_READ);
-	if (plan->namespaces)
-		allow(&rules, SANDBOX_SHARES, all);
 	if (spec->folder) { /* it is the current folder */
 		allow(&rules, ".", CONFINE_READ);
 		allow(&rules, SANDBOX_WRITABLE, all);

@@ -8,7 +8,6 @@
  *	/guest/uml		a small tmpfs, for what UML makes: its management console's socket
  *	/dev			null, zero, random, urandom; shm, a tmpfs sized for the guest
  *	/proc/cpuinfo		a copy of what UML looks at: the first processor. There is no /proc
- *	/shares			where the shares are mounted
  *
  * The host's mounts are cloned (open_tree) before the new root covers anything, put in place by move_mount(), and then the
  * whole old tree goes away with pivot_root(): there is no path from here to the host's files, for nobody in it.
@@ -181,8 +180,7 @@ static const char *make_own(const struct sandbox_plan *plan)
 {
 	char options[64];
 
-	if (mkdir("dev", 0755) < 0 || mkdir("dev/shm", 0755) < 0 || mkdir("proc", 0755) < 0 ||
-	    mkdir(&SANDBOX_SHARES[1], 0755) < 0)
+	if (mkdir("dev", 0755) < 0 || mkdir("dev/shm", 0755) < 0 || mkdir("proc", 0755) < 0)
 		return "making folders";
 	snprintf(options, sizeof(options), "mode=1777,size=%llu",
 		 (unsigned long long)shm_size(plan->spec->memory));
