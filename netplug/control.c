@@ -65,6 +65,8 @@ static int payload_size(uint16_t type)
 		return sizeof(struct netplug_port_config);
 	case NETPLUG_CONNECT:
 	case NETPLUG_GET_STATS:
+	case NETPLUG_JOIN:
+	case NETPLUG_WANT_JOIN:
 		return sizeof(struct netplug_port_ref);
 	case NETPLUG_FORWARD_ADD:
 	case NETPLUG_FORWARD_REMOVE:
@@ -173,6 +175,13 @@ int netplug_control_send_capture(int control, uint32_t sequence, const struct ne
 	return netplug_control_send(control, NETPLUG_CAPTURE, sequence, request, connection, err);
 }
 
+int netplug_control_send_join(int control, uint32_t sequence, uint32_t port, int joiner, struct error *err)
+{
+	struct netplug_port_ref ref = { .port = port };
+
+	return netplug_control_send(control, NETPLUG_JOIN, sequence, &ref, joiner, err);
+}
+
 int netplug_control_send_get_stats(int control, uint32_t sequence, uint32_t port, struct error *err)
 {
 	struct netplug_port_ref ref = { .port = port };
@@ -243,7 +252,7 @@ static bool texts_end(const struct netplug_message *m)
 
 static bool has_descriptor(uint16_t type)
 {
-	return type == NETPLUG_CONNECT || type == NETPLUG_CAPTURE;
+	return type == NETPLUG_CONNECT || type == NETPLUG_CAPTURE || type == NETPLUG_JOIN;
 }
 
 /* Checks a received message of `length` bytes that came with descriptor fd (as take_descriptors()). */

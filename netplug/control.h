@@ -33,6 +33,12 @@
  *			frame as it goes on its way: a message of struct netplug_capture_record and the
  *			frame's bytes. What its reader does not take in time is left out and counted. Ends
  *			when the reader closes it.
+ *	JOIN		a joiner's descriptor (join.h), in SCM_RIGHTS, for a port on a VDE network.
+ *
+ * What the plug says unasked, with sequence 0: READY, and
+ *	WANT_JOIN	a port on a VDE network is apart. The supervisor starts a joiner and sends JOIN. The
+ *			plug asks again, ever less often, while that leads nowhere. It names no locator: a
+ *			plug that a guest has taken over can join nothing but what its ports were on.
  *
  * The guest's connections (why: uml-facts.md, "bess"): UML connect()s at each
  * ifup to a SEQPACKET socket that the *supervisor* listens on
@@ -73,9 +79,11 @@ enum netplug_type {
 	NETPLUG_ALLOW = 16,		/* struct netplug_forward_request: the destination in spec */
 	NETPLUG_IMPAIR = 17,		/* struct netplug_impair_request */
 	NETPLUG_CAPTURE = 18,		/* struct netplug_capture_request, one descriptor */
+	NETPLUG_JOIN = 19,		/* struct netplug_port_ref, one descriptor */
 	NETPLUG_READY = 128,		/* no payload, sequence 0 */
 	NETPLUG_REPLY = 129,		/* struct netplug_reply */
 	NETPLUG_STATS = 130,		/* struct netplug_stats */
+	NETPLUG_WANT_JOIN = 131,	/* struct netplug_port_ref, sequence 0 */
 };
 
 struct netplug_header {
@@ -207,6 +215,7 @@ int netplug_control_send_impair(int control, uint32_t sequence, uint32_t port, c
 				struct error *err);
 int netplug_control_send_capture(int control, uint32_t sequence, const struct netplug_capture_request *request,
 				 int connection, struct error *err);
+int netplug_control_send_join(int control, uint32_t sequence, uint32_t port, int joiner, struct error *err);
 int netplug_control_send_get_stats(int control, uint32_t sequence, uint32_t port, struct error *err);
 
 /*

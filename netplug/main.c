@@ -1,9 +1,7 @@
 /* uml-netplug: the command line. */
 #include <fcntl.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/un.h>
 
 #include "netplug/netplug_internal.h"
 #include "uml-lab/base/cleanup.h"
@@ -16,8 +14,9 @@ struct options {
 	const char *vde, *label;
 	bool check;
 	const char *socket;
-	struct strv forwards, allow, folders;
-	bool no_walls;
+	struct strv forwards, allow;
+	const char *join_fd;
+	bool no_sockets;
 	bool host, restrict_access, no_ipv6;
 	const char *hostname, *domain, *search;
 	const char *mtu;
@@ -27,9 +26,11 @@ struct options {
 
 static const struct cli_option option_table[] = {
 	{ "control-fd", 0, CLI_STRING, OPTION(control_fd), "N", "obey the control socket that is descriptor N" },
+	{ "no-sockets", 0, CLI_FLAG, OPTION(no_sockets), NULL, "with --control-fd: no interface will be of SLIRP" },
 	{ "slirp", 0, CLI_FLAG, OPTION(slirp), NULL, "serve one interface to the outside, through libslirp" },
 	{ "vde", 0, CLI_STRING, OPTION(vde), "LOCATOR", "join one interface to a VDE network, through libvdeplug" },
 	{ "check", 0, CLI_FLAG, OPTION(check), NULL, "with --vde: only tell whether such a locator can be joined" },
+	{ "join-fd", 0, CLI_STRING, OPTION(join_fd), "N", "with --vde: join it for another uml-netplug, told on descriptor N" },
 	{ "label", 0, CLI_STRING, OPTION(label), "TEXT", "what the interface is called in the switch's list of ports" },
 	{ "socket", 0, CLI_STRING, OPTION(socket), "PATH", "listen here for the guest's bess transport" },
 	{ "forward", 0, CLI_LIST, OPTION(forwards), "[ADDRESS:]PORT:[GUEST:]GUESTPORT[/udp]",
@@ -37,8 +38,6 @@ static const struct cli_option option_table[] = {
 	{ "host", 0, CLI_FLAG, OPTION(host), NULL, "let the guest reach the host's loopback as 10.0.2.2" },
 	{ "restrict", 0, CLI_FLAG, OPTION(restrict_access), NULL, "let nothing through but the forwards" },
 	{ "allow", 0, CLI_LIST, OPTION(allow), "ADDRESS[/BITS][:PORT[/udp]]", "what may still be reached with --restrict" },
-	{ "folder", 0, CLI_LIST, OPTION(folders), "PATH", "a folder with sockets of VDE networks, beside what walls leave open" },
-	{ "no-walls", 0, CLI_FLAG, OPTION(no_walls), NULL, "do not confine this process: for VDE modules that start programs" },
 	{ "no-ipv6", 0, CLI_FLAG, OPTION(no_ipv6), NULL, "IPv4 only" },
 	{ "hostname", 0, CLI_STRING, OPTION(hostname), "NAME", "host name given by DHCP" },
 	{ "domain", 0, CLI_STRING, OPTION(domain), "NAME", "domain name given by DHCP" },
@@ -90,20 +89,17 @@ static const char *const *items_or_none(const struct strv *v)
 	return v->count ? (const char *const *)v->items : none;
 }
 
-static int add_folders(const struct options *o, struct strv *folders, struct error *err)
+static int descriptor(const char *text, const char *option, struct error *err)
 {
-	char socket[sizeof(((struct sockaddr_un *)0)->sun_path)];
+	int64_t fd;
 
-	for (size_t i = 0; i < o->folders.count; i++)
-		if (strv_add(folders, o->folders.items[i], err))
-			return -1;
-	snprintf(socket, sizeof(socket), "%s", o->socket);
-	return strv_add(folders, dirname(socket), err);
+	if (str_to_i64(text, 0, 1 << 20, &fd) || fcntl((int)fd, F_SETFD, FD_CLOEXEC))
+		return error_set(err, ERROR_USAGE, "--%s %s is not an open descriptor", option, text);
+	return (int)fd;
 }
 
 static int run_alone(const struct options *o, struct error *err)
 {
-	cleanup_strv struct strv folders = STRV_INIT;
 	struct serve_alone alone = {
 		.socket = o->socket,
 		.forwards = items_or_none(&o->forwards),
@@ -119,27 +115,26 @@ static int run_alone(const struct options *o, struct error *err)
 		return error_set(err, ERROR_USAGE, "--allow works only with --restrict");
 	if (fill_config(o, &alone.config, err))
 		return -1;
-	/* Our own socket is removed at the end. */
-	if (!o->no_walls && add_folders(o, &folders, err))
-		return -1;
-	alone.folders = o->no_walls ? NULL : items_or_none(&folders);
 	return serve_alone(&alone, err);
 }
 
 static int run(const void *opaque, const struct strv *operands, struct error *err)
 {
 	const struct options *o = opaque;
-	int64_t fd;
+	int fd;
 
 	(void)operands;
 	log_setup("uml-netplug", LOG_LEVEL_INFO);
+	if (o->vde && o->join_fd) {
+		fd = descriptor(o->join_fd, "join-fd", err);
+		return fd < 0 ? -1 : vde_join(fd, o->vde, o->label ? o->label : "uml-netplug", err);
+	}
 	if (!o->control_fd)
 		return run_alone(o, err);
 	if (o->slirp || o->vde || o->socket || o->forwards.count)
 		return error_set(err, ERROR_USAGE, "--control-fd stands alone: interfaces come through the socket");
-	if (str_to_i64(o->control_fd, 0, 1 << 20, &fd) || fcntl((int)fd, F_SETFD, FD_CLOEXEC))
-		return error_set(err, ERROR_USAGE, "--control-fd %s is not an open descriptor", o->control_fd);
-	return serve_control((int)fd, o->no_walls ? NULL : items_or_none(&o->folders), err);
+	fd = descriptor(o->control_fd, "control-fd", err);
+	return fd < 0 ? -1 : serve_control(fd, o->no_sockets ? WALLS_CLOSED : WALLS_SOCKETS, err);
 }
 
 static const struct cli_command command = {

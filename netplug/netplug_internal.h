@@ -253,6 +253,8 @@ struct backend_env {
 	void (*send)(void *arg, const uint8_t *frame, size_t length);
 	/* The backend takes no frames for now (true), or again: the guest waits, nothing is dropped. */
 	void (*hold)(void *arg, bool held);
+	/* Asks for a joiner's descriptor (join.h); backend_ops.join gets it. 0, or -1 + err: nobody can be asked now. */
+	int (*want_join)(void *arg, struct error *err);
 	void *arg;
 };
 
@@ -276,6 +278,8 @@ struct backend_ops {
 	/* As port_add_forward() and port_remove_forward(). */
 	int (*add_forward)(struct backend *backend, struct netplug_forward *forward, struct error *err);
 	int (*remove_forward)(struct backend *backend, const struct netplug_forward *forward, struct error *err);
+	/* A joiner's descriptor, taken over. */
+	void (*join)(struct backend *backend, int fd);
 	/* As port_allow(). */
 	int (*allow)(struct backend *backend, const struct netplug_allow *rule, struct error *err);
 	void (*free)(struct backend *backend);
@@ -293,19 +297,18 @@ int vde_locator_check(const char *locator, struct error *err);
 
 /* vde_join.c */
 
-/* The first message of a descriptor of vde_join(). */
+/* The first message of a joiner. */
 struct vde_joined {
-	struct vdeconn *conn;	/* NULL: failed */
-	int error;		/* then: errno of vde_open() */
-	bool direct;		/* conn is the receiver's now: frames go through vde_datafd(conn), a message each */
+	int32_t error;		/* 0, or errno of vde_open() */
+	uint32_t direct;	/* 1: VDE_JOINED_FDS descriptors come along, of the network's data and control; it ends now */
 };
+#define VDE_JOINED_FDS 2
 
 /*
- * Begins to join a network: a descriptor on which struct vde_joined will come,
- * and then, unless it was direct, frames both ways, a message each, until either side
- * closes. Never blocks. label is shown in a switch's list of ports. -1 + err.
+ * The joiner's work (netplug/join.h): joins, tells so on fd, and unless it was direct carries frames, a message each,
+ * between fd and the network behind walls of its own, until either ends. May block for long. 0, or -1 + err.
  */
-int vde_join(const char *locator, const char *label, struct error *err);
+int vde_join(int fd, const char *locator, const char *label, struct error *err);
 
 /* slirp.c: libslirp on the loop */
 
@@ -371,8 +374,14 @@ void udp_forward_free(struct udp_forward *forward);
 
 struct port;
 
-/* The whole interface, no connection yet. NULL + err. */
-struct port *port_new(struct loop *loop, const struct netplug_port_config *config, struct error *err);
+/* Asks whoever has no walls for a joiner's descriptor for a port. 0, or -1 + err. */
+typedef int (*want_join_fn)(void *arg, uint32_t port, struct error *err);
+
+/* The whole interface, no connection yet. want_join (with arg) may be NULL where no port is on VDE. NULL + err. */
+struct port *port_new(struct loop *loop, const struct netplug_port_config *config, want_join_fn want_join, void *arg,
+		      struct error *err);
+/* A joiner's descriptor, asked for before; takes it over. 0, or -1 + err. */
+int port_join(struct port *port, int fd, struct error *err);
 /* Takes the guest's connection over, replacing an earlier one. 0, or -1 + err. */
 int port_connect(struct port *port, int fd, struct error *err);
 /* Adds a forward; on success *forward has its port and guest address filled in. 0, or -1 + err. */
@@ -396,6 +405,8 @@ void port_free(struct port *port);
 struct plug {
 	struct loop *loop;
 	struct port *ports[NETPLUG_PORTS_MAX];
+	want_join_fn want_join;	/* for ports added from now on */
+	void *want_join_arg;
 	bool stopped;
 };
 
@@ -409,28 +420,36 @@ void plug_free(struct plug *plug);
 
 /* walls.c */
 
+enum walls {
+	WALLS_CLOSED,	/* descriptors that are open, and those that are passed to it: nothing else */
+	WALLS_CARRIER,	/* likewise, and a socket that is open may be connected */
+	WALLS_SOCKETS,	/* of IPv4 and IPv6, and the resolver's files */
+	WALLS_MODULE,	/* AF_UNIX too: libvdeplug modules that serve others (hub://) or do what we do not know */
+};
+
 /*
- * Confines the process for good. folders: where VDE networks have their sockets, which it may make and remove there;
- * NULL-terminated. 0, or -1 + err: it should not go on.
+ * Confines the process for good. folder: where it may make and remove files and sockets; NULL: nowhere. 0, or -1 + err: it
+ * should not go on.
  */
-int walls_raise(const char *const *folders, struct error *err);
+int walls_raise(enum walls walls, const char *folder, struct error *err);
 
 /* serve.c */
 
 struct server {
 	struct plug plug;
-	int fd;			/* control, or listening */
+	int control;		/* -1: nobody tells us anything */
 	struct loop_fd *source;
+	int listener;		/* serve_alone() */
+	struct loop_fd *listener_source;
 };
 
+/* A server without ports, whose control socket stays the caller's. 0, or -1 + err. */
+int server_init(struct server *server, int control, struct error *err);
 /* Acts on the requests that wait on the control socket, a bounded number of them, and answers each. */
 void serve_pending(struct server *server);
 
-/*
- * Obeys the control socket until its other end closes. Takes control over. folders: as walls_raise(), NULL: no walls.
- * Returns 0, or -1 + err.
- */
-int serve_control(int control, const char *const *folders, struct error *err);
+/* Obeys the control socket until its other end closes, behind walls. Takes control over. Returns 0, or -1 + err. */
+int serve_control(int control, enum walls walls, struct error *err);
 
 /* A person's or a test's plug: one interface on a socket of its own. */
 struct serve_alone {
@@ -438,7 +457,6 @@ struct serve_alone {
 	struct netplug_port_config config;
 	const char *const *forwards;	/* text forms, NULL-terminated */
 	const char *const *allow;	/* likewise */
-	const char *const *folders;	/* of serve_control() */
 };
 
 /* Runs until SIGTERM or SIGINT. Tells on stdout where it listens. Returns 0, or -1 + err. */

@@ -52,7 +52,7 @@ int plug_add_port(struct plug *plug, const struct netplug_port_config *config, s
 		return error_set(err, ERROR_FAILED, "port %u is not below %d", config->port, NETPLUG_PORTS_MAX);
 	if (plug->ports[config->port])
 		return error_set(err, ERROR_STATE, "there is a port %u already", config->port);
-	plug->ports[config->port] = port_new(plug->loop, config, err);
+	plug->ports[config->port] = port_new(plug->loop, config, plug->want_join, plug->want_join_arg, err);
 	return plug->ports[config->port] ? 0 : -1;
 }
 

@@ -9,6 +9,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "netplug/netplug_internal.h"
 
@@ -19,6 +20,8 @@ struct port {
 	struct backend *backend;
 	struct impair *sent, *received;	/* the line, each way; NULL: a good one */
 	bool down;
+	want_join_fn want_join;
+	void *want_join_arg;
 	struct capture_list captures;
 	struct netplug_stats stats;
 };
@@ -83,6 +86,15 @@ static void on_hold(void *arg, bool held)
 	link_hold(port->link, held);
 }
 
+static int on_want_join(void *arg, struct error *err)
+{
+	struct port *port = arg;
+
+	if (!port->want_join)
+		return error_set(err, ERROR_STATE, "nobody joins networks for port %u", port->config.port);
+	return port->want_join(port->want_join_arg, port->config.port, err);
+}
+
 static int check_config(const struct netplug_port_config *c, struct error *err)
 {
 	unsigned mtu_min = c->kind == NETPLUG_KIND_VDE ? NETPLUG_VDE_MTU_MIN : NETPLUG_MTU_MIN;
@@ -98,7 +110,8 @@ static int check_config(const struct netplug_port_config *c, struct error *err)
 static struct backend *new_backend(struct port *port, struct loop *loop, struct error *err)
 {
 	const struct backend_env env = {
-		.loop = loop, .stats = &port->stats, .send = to_guest, .hold = on_hold, .arg = port,
+		.loop = loop, .stats = &port->stats, .send = to_guest, .hold = on_hold,
+		.want_join = on_want_join, .arg = port,
 	};
 
 	switch (port->config.kind) {
@@ -112,7 +125,8 @@ static struct backend *new_backend(struct port *port, struct loop *loop, struct 
 	}
 }
 
-struct port *port_new(struct loop *loop, const struct netplug_port_config *config, struct error *err)
+struct port *port_new(struct loop *loop, const struct netplug_port_config *config, want_join_fn want_join, void *arg,
+		      struct error *err)
 {
 	struct link_events events = { from_guest, on_link_changed, NULL };
 	struct port *port;
@@ -126,6 +140,8 @@ struct port *port_new(struct loop *loop, const struct netplug_port_config *confi
 	}
 	port->config = *config;
 	port->loop = port->captures.loop = loop;
+	port->want_join = want_join;
+	port->want_join_arg = arg;
 	port->stats.port = config->port;
 	events.arg = port;
 	port->link = link_new(loop, config->mtu, &events, &port->stats, err);
@@ -168,6 +184,16 @@ int port_remove_forward(struct port *port, const struct netplug_forward *forward
 	if (!port->backend->ops->remove_forward)
 		return error_set(err, ERROR_USAGE, "only SLIRP interfaces have forwards");
 	return port->backend->ops->remove_forward(port->backend, forward, err);
+}
+
+int port_join(struct port *port, int fd, struct error *err)
+{
+	if (port->backend->ops->join) {
+		port->backend->ops->join(port->backend, fd);
+		return 0;
+	}
+	close(fd);
+	return error_set(err, ERROR_USAGE, "only interfaces on VDE networks are joined to one");
 }
 
 int port_allow(struct port *port, const struct netplug_allow *rule, struct error *err)

@@ -3,6 +3,8 @@
  * or for people and tests one interface on a listening socket of its own.
  */
 #include <errno.h>
+#include <libgen.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,9 +12,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "netplug/join.h"
 #include "netplug/netplug_internal.h"
 #include "uml-lab/base/cleanup.h"
+#include "uml-lab/base/dirs.h"
 #include "uml-lab/base/log.h"
+#include "uml-lab/base/str.h"
 
 #define REQUESTS_PER_TURN 64	/* then the guests get their turn */
 
@@ -29,7 +34,7 @@ static void answer(struct server *s, uint16_t type, uint32_t sequence, const voi
 	struct error err = ERROR_INIT;
 
 	/* A supervisor that does not read its answers loses them; that must not stop the guest's network. */
-	if (netplug_control_send(s->fd, type, sequence, payload, -1, &err))
+	if (netplug_control_send(s->control, type, sequence, payload, -1, &err))
 		log_error(&err);
 }
 
@@ -42,12 +47,14 @@ static void answer_failed(struct server *s, uint32_t sequence, const struct erro
 	answer(s, NETPLUG_REPLY, sequence, &reply);
 }
 
-static int do_connect(struct server *s, const struct netplug_message *m, int fd, struct error *err)
+/* CONNECT and JOIN: a descriptor for a port. */
+static int do_descriptor(struct server *s, const struct netplug_message *m, int fd,
+			 int (*take)(struct port *port, int fd, struct error *err), struct error *err)
 {
 	struct port *port = plug_port(&s->plug, m->u.ref.port, err);
 
 	if (port)
-		return port_connect(port, fd, err);
+		return take(port, fd, err);
 	close(fd);
 	return -1;
 }
@@ -120,7 +127,10 @@ static void handle(struct server *s, const struct netplug_message *m, int fd)
 		rc = plug_add_port(&s->plug, &m->u.config, &err);
 		break;
 	case NETPLUG_CONNECT:
-		rc = do_connect(s, m, fd, &err);
+		rc = do_descriptor(s, m, fd, port_connect, &err);
+		break;
+	case NETPLUG_JOIN:
+		rc = do_descriptor(s, m, fd, port_join, &err);
 		break;
 	case NETPLUG_FORWARD_ADD:
 	case NETPLUG_FORWARD_REMOVE:
@@ -156,7 +166,7 @@ void serve_pending(struct server *s)
 		struct netplug_message m;
 		bool answerable;
 		int passed = -1;
-		int rc = netplug_control_receive_fd(s->fd, &m, &passed, &answerable, &err);
+		int rc = netplug_control_receive_fd(s->control, &m, &passed, &answerable, &err);
 
 		if (rc == 0)
 			return;
@@ -180,43 +190,117 @@ static void on_control(void *arg, int fd, uint32_t events)
 	serve_pending(arg);
 }
 
+static int want_join(void *arg, uint32_t port, struct error *err)
+{
+	struct server *s = arg;
+	struct netplug_port_ref ref = { .port = port };
+
+	return netplug_control_send(s->control, NETPLUG_WANT_JOIN, 0, &ref, -1, err);
+}
+
+int server_init(struct server *s, int control, struct error *err)
+{
+	*s = (struct server){ .control = control, .listener = -1 };
+	if (plug_init(&s->plug, err))
+		return -1;
+	s->plug.want_join = want_join;
+	s->plug.want_join_arg = s;
+	return 0;
+}
+
 /* Prepares the process: no privilege to be gained, orderly end on the usual signals. */
-static int begin(struct server *s, struct error *err)
+static int begin(struct server *s, int control, struct error *err)
 {
 	static const int signals[] = { SIGTERM, SIGINT, SIGHUP, 0 };
 
+	if (server_init(s, control, err))
+		return -1;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		return error_errno(err, errno, "give up gaining privileges");
 	signal(SIGPIPE, SIG_IGN);
-	if (plug_init(&s->plug, err))
+	if (loop_add_signals(s->plug.loop, signals, on_signal, s, err))
 		return -1;
-	return loop_add_signals(s->plug.loop, signals, on_signal, s, err);
+	if (control < 0)
+		return 0;
+	s->source = loop_add_fd(s->plug.loop, control, EPOLLIN, on_control, s, err);
+	return s->source ? 0 : -1;
 }
 
 static void end(struct server *s)
 {
 	loop_remove_fd(s->source);
+	loop_remove_fd(s->listener_source);
 	plug_free(&s->plug);
-	if (s->fd >= 0)
-		close(s->fd);
+	if (s->listener >= 0)
+		close(s->listener);
+	if (s->control >= 0)
+		close(s->control);
 }
 
-int serve_control(int control, const char *const *folders, struct error *err)
+int serve_control(int control, enum walls walls, struct error *err)
 {
-	struct server s = { .fd = control };
+	struct server s = { .control = control, .listener = -1 };
 	int rc = -1;
 
 	/* A supervisor killed before this line is told by the end of the control socket. */
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL))
 		error_errno(err, errno, "tie this process to its parent");
-	else if (!begin(&s, err))
-		s.source = loop_add_fd(s.plug.loop, control, EPOLLIN, on_control, &s, err);
-	if (s.source && (!folders || !walls_raise(folders, err))) {
+	else if (!begin(&s, control, err) && !walls_raise(walls, NULL, err)) {
 		answer(&s, NETPLUG_READY, 0, NULL);
 		rc = plug_run(&s.plug, err);
 	}
 	end(&s);
 	return rc;
+}
+
+/* ---- alone ---- */
+
+/* Starts joiners for a plug behind walls, until it ends: what a supervisor does for its plug. */
+static int provide_joiners(int control, const struct netplug_port_config *config, struct error *err)
+{
+	cleanup_free char *program = dirs_own("uml-netplug", err);
+	struct child joiner = CHILD_INIT;
+	struct netplug_message m;
+	struct pollfd p = { .fd = control, .events = POLLIN };
+	int got = 0;
+
+	while (program && got >= 0 && (poll(&p, 1, -1) > 0 || errno == EINTR)) {
+		cleanup_close int fd = -1;
+
+		got = netplug_control_receive(control, &m, err);
+		if (got <= 0 || m.header.type != NETPLUG_WANT_JOIN)
+			continue;
+		child_end(&joiner, 0);
+		fd = netplug_join(&joiner, program, config->locator, config->label[0] ? config->label : "uml-netplug", err);
+		if (fd >= 0 && netplug_control_send_join(control, 1, config->port, fd, err))
+			break;
+	}
+	child_end(&joiner, 0);
+	return -1;
+}
+
+/* The control socket of a plug that nobody supervises: a process of ours without walls holds the other end. -1 + err. */
+static int start_provider(const struct netplug_port_config *config, struct error *err)
+{
+	struct error failed = ERROR_INIT;
+	pid_t parent = getpid();
+	int pair[2];
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+		return error_errno(err, errno, "make a socket pair");
+	pid = fork();
+	if (pid == 0) {
+		close(pair[0]);
+		if (!prctl(PR_SET_PDEATHSIG, SIGKILL) && getppid() == parent)
+			provide_joiners(pair[1], config, &failed);
+		_exit(0);
+	}
+	close(pair[1]);
+	if (pid > 0)
+		return pair[0];
+	close(pair[0]);
+	return error_errno(err, errno, "start a process");
 }
 
 static void on_connection(void *arg, int fd, uint32_t events)
@@ -254,26 +338,38 @@ static int add_allowed(struct port *port, const char *const *allow, struct error
 	return 0;
 }
 
+static int open_alone(struct server *s, const struct serve_alone *o, struct error *err)
+{
+	int control = -1;
+
+	if (o->config.kind == NETPLUG_KIND_VDE && (control = start_provider(&o->config, err)) < 0)
+		return -1;
+	if (begin(s, control, err) || plug_add_port(&s->plug, &o->config, err) ||
+	    add_forwards(s->plug.ports[o->config.port], o->forwards, err) ||
+	    add_allowed(s->plug.ports[o->config.port], o->allow, err))
+		return -1;
+	s->listener = netplug_listen(o->socket, err);
+	if (s->listener < 0)
+		return -1;
+	s->listener_source = loop_add_fd(s->plug.loop, s->listener, EPOLLIN, on_connection, s, err);
+	return s->listener_source ? 0 : -1;
+}
+
 int serve_alone(const struct serve_alone *options, struct error *err)
 {
-	struct server s = { .fd = -1 };
-	int rc = -1;
+	struct server s = { .control = -1, .listener = -1 };
+	cleanup_free char *copy = str_dup(options->socket, err);
+	int rc = copy ? open_alone(&s, options, err) : -1;
 
-	if (begin(&s, err) || plug_add_port(&s.plug, &options->config, err) ||
-	    add_forwards(s.plug.ports[options->config.port], options->forwards, err) ||
-	    add_allowed(s.plug.ports[options->config.port], options->allow, err))
-		goto out;
-	s.fd = netplug_listen(options->socket, err);
-	if (s.fd < 0)
-		goto out;
-	s.source = loop_add_fd(s.plug.loop, s.fd, EPOLLIN, on_connection, &s, err);
-	if (s.source && (!options->folders || !walls_raise(options->folders, err))) {
-		printf("listening on %s\n", options->socket);
-		fflush(stdout);
-		rc = plug_run(&s.plug, err);
+	if (s.listener >= 0) {
+		/* Our own socket is removed at the end. */
+		if (rc == 0 && !walls_raise(WALLS_SOCKETS, dirname(copy), err)) {
+			printf("listening on %s\n", options->socket);
+			fflush(stdout);
+			rc = plug_run(&s.plug, err);
+		}
+		unlink(options->socket);
 	}
-	unlink(options->socket);
-out:
 	end(&s);
 	return rc;
 }

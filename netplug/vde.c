@@ -3,9 +3,9 @@
  *
  * States:	apart → joining → joined → apart …
  *
- * How it works: joining is done beside the loop (vde_join.c); what comes of it is one socket
- * that carries a frame a message, the switch's own (`conn` is ours then) or
- * the pair to the thread that carries them. Frames go both ways in batches. When
+ * How it works: the port asks for a joiner (join.h); what comes of it is one socket
+ * that carries a frame a message, the switch's own (with `control`, whose end is the switch's) or
+ * the pair to the joiner that carries them. Frames go both ways in batches. When
  * the network ends (its switch was killed), the port is apart and tries
  * again after FIRST_MS, later ever less often; frames of the guest are dropped
  * and counted meanwhile: to the guest it is a cable that leads nowhere.
@@ -17,8 +17,6 @@
  * Frames are padded to Ethernet's minimum here: vde_switch does it too, but with
  * what its buffer held before (vde2 2.3.2 port.c: handle_in_packet()).
  */
-#include <libvdeplug.h>
-
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -39,26 +37,25 @@
 #define SEND_BUFFER (1024 * 1024)	/* the kernel cuts it to net.core.wmem_max */
 #define FIRST_MS 20			/* until the second attempt; doubled up to … */
 #define LAST_MS 2000
+#define ASK_MS 5000			/* for a joiner to be there; one that is may take its time */
 
 struct vde_port {
 	struct backend backend;		/* first */
 	char *locator, *label;
 	size_t frame_max;
 
-	int joining;			/* where the thread will tell; -1: none is under way */
+	int joining;			/* where the joiner will tell; -1: none is there */
 	struct loop_fd *joining_source;
-	struct loop_timer *timer;
+	struct loop_timer *timer;	/* to ask for a joiner */
 	int64_t delay_ms;		/* before the next attempt */
 
-	VDECONN *conn;			/* NULL: carried by a thread, or apart */
 	int fd;				/* frames; -1: apart */
+	int control;			/* the switch's; -1: carried by a joiner, or apart */
 	struct loop_fd *source, *end_source;
 	struct frame_batch in;
 	struct frame_queue out;
 	bool paused, waiting, held;
 };
-
-static void try_join(struct vde_port *port);
 
 static void set_trouble(struct vde_port *port, const char *text)
 {
@@ -102,12 +99,9 @@ static void part(struct vde_port *port)
 	loop_remove_fd(port->source);
 	loop_remove_fd(port->end_source);
 	port->source = port->end_source = NULL;
-	if (port->conn)
-		vde_close(port->conn);	/* two close() */
-	else
-		close(port->fd);
-	port->conn = NULL;
-	port->fd = -1;
+	close(steal_fd(&port->fd));
+	if (port->control >= 0)
+		close(steal_fd(&port->control));
 	port->waiting = false;
 	port->backend.env.stats->joined = 0;
 	port->backend.env.stats->in_dropped += frame_queue_clear(&port->out);
@@ -148,7 +142,7 @@ static int receive_batch(struct vde_port *port)
 	for (int i = 0; i < n; i++) {
 		size_t length = port->in.msg[i].msg_len;
 
-		/* The carrying thread's end, seen as empty messages. */
+		/* The joiner's end, seen as empty messages. */
 		if (!length && netplug_socket_ended(port->fd))
 			return -1;
 		if (length >= ETHERNET_HEADER && length <= port->frame_max)
@@ -194,8 +188,8 @@ static int take_over(struct vde_port *port, struct error *err)
 	port->source = loop_add_fd(port->backend.env.loop, port->fd, EPOLLIN, on_event, port, err);
 	if (!port->source)
 		return -1;
-	if (port->conn) {
-		port->end_source = loop_add_fd(port->backend.env.loop, vde_ctlfd(port->conn), EPOLLIN | EPOLLRDHUP,
+	if (port->control >= 0) {
+		port->end_source = loop_add_fd(port->backend.env.loop, port->control, EPOLLIN | EPOLLRDHUP,
 					       on_control, port, err);
 		if (!port->end_source)
 			return -1;
@@ -204,23 +198,33 @@ static int take_over(struct vde_port *port, struct error *err)
 	return 0;
 }
 
-static void on_joined(struct vde_port *port, const struct vde_joined *joined)
+static void forget_joiner(struct vde_port *port)
+{
+	loop_remove_fd(port->joining_source);
+	port->joining_source = NULL;
+	if (port->joining >= 0)
+		close(steal_fd(&port->joining));
+}
+
+/* fds: what came with the message, taken over. */
+static void on_joined(struct vde_port *port, const struct vde_joined *joined, const int fds[VDE_JOINED_FDS])
 {
 	struct error err = ERROR_INIT;
 
 	if (joined->direct) {
-		port->conn = joined->conn;
-		port->fd = vde_datafd(port->conn);
-		close(steal_fd(&port->joining));
+		port->fd = fds[0];
+		port->control = fds[1];
 	} else {
 		port->fd = steal_fd(&port->joining);
 	}
+	forget_joiner(port);
 	if (take_over(port, &err)) {
 		part(port);
 		set_trouble(port, err.message);
 		try_later(port);
 		return;
 	}
+	loop_arm_timer(port->timer, -1);
 	port->delay_ms = FIRST_MS;
 	port->backend.env.stats->joined = 1;
 	port->backend.env.stats->joins++;
@@ -228,44 +232,81 @@ static void on_joined(struct vde_port *port, const struct vde_joined *joined)
 	log_info("%s: joined %s", port->label, port->locator);
 }
 
-static void on_join_failed(struct vde_port *port, int error)
+static void on_join_failed(struct vde_port *port, const char *why)
 {
 	char text[sizeof(port->backend.env.stats->trouble)];
 
-	if (port->joining >= 0)
-		close(steal_fd(&port->joining));
+	forget_joiner(port);
 	port->backend.env.stats->join_failures++;
-	snprintf(text, sizeof(text), "cannot join %.80s: %s", port->locator, strerror(error));
+	snprintf(text, sizeof(text), "cannot join %.80s: %.30s", port->locator, why);
 	set_trouble(port, text);
 	try_later(port);
+}
+
+/* The joiner's first message. Its size, or -1 with errno; fds are -1 unless both came. */
+static ssize_t receive_joined(int fd, struct vde_joined *joined, int fds[VDE_JOINED_FDS])
+{
+	union {
+		struct cmsghdr align;
+		char data[CMSG_SPACE(VDE_JOINED_FDS * sizeof(int))];
+	} ancillary;
+	struct iovec iov = { joined, sizeof(*joined) };
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1,
+		.msg_control = ancillary.data, .msg_controllen = sizeof(ancillary.data),
+	};
+	ssize_t n = recvmsg(fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	struct cmsghdr *c = n >= 0 ? CMSG_FIRSTHDR(&msg) : NULL;
+
+	fds[0] = fds[1] = -1;
+	if (c && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(VDE_JOINED_FDS * sizeof(int)))
+		memcpy(fds, CMSG_DATA(c), VDE_JOINED_FDS * sizeof(int));
+	return n;
 }
 
 static void on_joining(void *arg, int fd, uint32_t events)
 {
 	struct vde_port *port = arg;
 	struct vde_joined joined = { 0 };
-	ssize_t n = recv(fd, &joined, sizeof(joined), MSG_DONTWAIT);
+	int fds[VDE_JOINED_FDS];
+	ssize_t n = receive_joined(fd, &joined, fds);
 
 	(void)events;
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	loop_remove_fd(port->joining_source);
-	port->joining_source = NULL;
-	if (n == sizeof(joined) && joined.conn)
-		on_joined(port, &joined);
+	if (n != sizeof(joined))
+		on_join_failed(port, "its joiner ended");
+	else if (joined.error || joined.direct != (fds[1] >= 0))
+		on_join_failed(port, strerror(joined.error ? joined.error : EPROTO));
 	else
-		on_join_failed(port, n == sizeof(joined) ? joined.error : EIO);
+		on_joined(port, &joined, fds);
 }
 
 static void try_join(struct vde_port *port)
 {
 	struct error err = ERROR_INIT;
 
-	port->joining = vde_join(port->locator, port->label, &err);
-	if (port->joining >= 0)
-		port->joining_source = loop_add_fd(port->backend.env.loop, port->joining, EPOLLIN, on_joining, port, &err);
+	if (port->backend.env.want_join(port->backend.env.arg, &err))
+		on_join_failed(port, err.message);
+	else
+		loop_arm_timer(port->timer, ASK_MS);
+}
+
+static void join(struct backend *backend, int fd)
+{
+	struct vde_port *port = (struct vde_port *)backend;
+	struct error err = ERROR_INIT;
+
+	if (port->fd >= 0) {	/* it is joined */
+		close(fd);
+		return;
+	}
+	forget_joiner(port);
+	loop_arm_timer(port->timer, -1);
+	port->joining = fd;
+	port->joining_source = loop_add_fd(backend->env.loop, fd, EPOLLIN, on_joining, port, &err);
 	if (!port->joining_source)
-		on_join_failed(port, err.sys_errno ? err.sys_errno : ENOMEM);
+		on_join_failed(port, err.message);
 }
 
 static void on_timer(void *arg)
@@ -312,9 +353,7 @@ static void free_port(struct backend *backend)
 	struct vde_port *port = (struct vde_port *)backend;
 
 	loop_remove_timer(port->timer);
-	loop_remove_fd(port->joining_source);
-	if (port->joining >= 0)
-		close(port->joining);
+	forget_joiner(port);
 	part(port);
 	frame_batch_free(&port->in);
 	frame_queue_free(&port->out);
@@ -327,6 +366,7 @@ static const struct backend_ops ops = {
 	.input = input,
 	.pause = set_paused,
 	.finish = finish,
+	.join = join,
 	.free = free_port,
 };
 
@@ -359,7 +399,7 @@ struct backend *vde_port_new(const struct backend_env *env, const struct netplug
 		return NULL;
 	}
 	port->backend = (struct backend){ &ops, *env };
-	port->joining = port->fd = -1;
+	port->joining = port->fd = port->control = -1;
 	port->delay_ms = FIRST_MS;
 	port->frame_max = ETHERNET_HEADER + VLAN_TAG + config->mtu;
 	if (set_up(port, config, err)) {

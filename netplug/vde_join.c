@@ -1,26 +1,23 @@
 /*
- * Joining a VDE network through libvdeplug, which blocks: opening waits for the
- * switch's answer, sending to a command for room in its pipe. So a thread of
- * its own does it.
+ * The joiner: a process that joins a VDE network for a plug (join.h). libvdeplug loads
+ * modules, opens sockets and may start programs, all of which the plug's walls forbid; and it
+ * blocks: opening waits for the switch's answer, sending to a command for room in its pipe.
  *
- * How it works: the thread gets one end of a SEQPACKET pair. Its first message
- * there is struct vde_joined: how the attempt went. A network that turns out to
- * be a pair of connected datagram sockets (vde://, a vde_switch) is handed over with that,
- * and the thread ends: vde_recv() and vde_send() of that module are recv() and
- * send() on vde_datafd() (libvdeplug 4.0.1 libvdeplug_vde.c), which the loop can do in
- * batches without blocking. For every other module the thread stays and carries
- * frames between the network and the pair, until either ends.
+ * How it works: the first message on its descriptor is struct vde_joined: how the attempt
+ * went. A network that turns out to be a pair of connected datagram sockets (vde://, a
+ * vde_switch) is handed over with that message, and the joiner ends: vde_recv() and
+ * vde_send() of that module are recv() and send() on vde_datafd() (libvdeplug 4.0.1
+ * libvdeplug_vde.c), which the plug's loop can do in batches without blocking. For every other
+ * module the joiner stays, puts up walls, and carries frames, until either end closes.
  *
- * Other modules may keep a thread waiting inside libvdeplug after its pair was closed; it
- * holds nothing of ours then, and ends with the process.
+ * Of those walls: modules that need nothing more than what vde_open() opened are left nothing
+ * more. A program that cmd:// started was there before them, and has none but no_new_privs.
  */
 #include <libvdeplug.h>
 
 #include <errno.h>
+#include <libgen.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -28,22 +25,6 @@
 #include "netplug/netplug_internal.h"
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/base/str.h"
-
-#define THREAD_STACK (512 * 1024)	/* name service and dlopen() run on it */
-
-struct join {
-	char *locator, *label;
-	int fd;
-};
-
-static void join_free(struct join *join)
-{
-	if (join->fd >= 0)
-		close(join->fd);
-	free(join->locator);
-	free(join->label);
-	free(join);
-}
 
 /* Whether frames may be sent and received on the data descriptor itself. */
 static bool is_direct(const char *locator, VDECONN *conn)
@@ -110,75 +91,72 @@ static void carry(VDECONN *conn, int fd)
 	}
 }
 
-static void *run(void *arg)
+/* Modules that open all they need in vde_open() (their sources in libvdeplug2 4.0.1, and what they import). */
+static bool is_complete(const char *locator)
 {
-	struct join *join = arg;
+	static const char *const modules[] = { "cmd://", "null://", "seqpacket://", "tap://", "udp://", "vde://",
+					       "vxlan://", "vxvde://", "/" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(modules); i++) {
+		if (str_starts(locator, modules[i]))
+			return true;
+	}
+	return false;
+}
+
+/* ptp, hub, switch and multi make and remove sockets in the folder that their locator's path is in. */
+static int raise_walls(const char *locator, struct error *err)
+{
+	cleanup_free char *path = NULL;
+	const char *rest = strstr(locator, "://");
+
+	if (is_complete(locator))
+		return walls_raise(WALLS_CARRIER, NULL, err);
+	path = rest && rest[3] == '/' ? str_printf(err, "%.*s", (int)strcspn(rest + 3, "["), rest + 3) : NULL;
+	return walls_raise(WALLS_MODULE, path ? dirname(path) : NULL, err);
+}
+
+/* Tells how it went, with the network's two descriptors if it is direct. 0, or -1: the plug is gone. */
+static int tell(int fd, const struct vde_joined *joined, VDECONN *conn)
+{
+	int fds[VDE_JOINED_FDS] = { -1, -1 };
+	union {
+		struct cmsghdr align;
+		char data[CMSG_SPACE(sizeof(fds))];
+	} ancillary = { 0 };
+	struct iovec iov = { (void *)joined, sizeof(*joined) };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (joined->direct) {
+		fds[0] = vde_datafd(conn);
+		fds[1] = vde_ctlfd(conn);
+		msg.msg_control = ancillary.data;
+		msg.msg_controllen = sizeof(ancillary.data);
+		*CMSG_FIRSTHDR(&msg) = (struct cmsghdr){ CMSG_LEN(sizeof(fds)), SOL_SOCKET, SCM_RIGHTS };
+		memcpy(CMSG_DATA(CMSG_FIRSTHDR(&msg)), fds, sizeof(fds));
+	}
+	return sendmsg(fd, &msg, MSG_NOSIGNAL) == sizeof(*joined) ? 0 : -1;
+}
+
+int vde_join(int fd, const char *locator, const char *label, struct error *err)
+{
 	/* vde_open() takes parameters off its argument, in place. */
-	cleanup_free char *locator = strdup(join->locator);
+	cleanup_free char *open_locator = str_dup(locator, err), *open_label = str_dup(label, err);
 	struct vde_joined joined = { .error = ENOMEM };
+	VDECONN *conn = NULL;
 
-	if (locator) {
+	if (open_locator && open_label) {
 		errno = 0;
-		joined.conn = vde_open(locator, join->label, NULL);
-		joined.error = joined.conn ? 0 : errno ? errno : EINVAL;
+		conn = vde_open(open_locator, open_label, NULL);
+		joined.error = conn ? 0 : errno ? errno : EINVAL;
 	}
-	joined.direct = joined.conn && is_direct(join->locator, joined.conn);
-	if (send(join->fd, &joined, sizeof(joined), MSG_NOSIGNAL) < 0)
-		joined.direct = false;	/* the port is gone: nobody takes it over */
-	else if (joined.conn && !joined.direct)
-		carry(joined.conn, join->fd);
-	if (joined.conn && !joined.direct) {
-		/* First, so that the port knows: vde_close() may wait for a command to end. */
-		close(steal_fd(&join->fd));
-		vde_close(joined.conn);
-	}
-	join_free(join);
-	return NULL;
-}
-
-static int start_thread(struct join *join, struct error *err)
-{
-	pthread_attr_t attributes;
-	sigset_t all, before;
-	pthread_t thread;
-	int rc;
-
-	pthread_attr_init(&attributes);
-	pthread_attr_setstacksize(&attributes, THREAD_STACK);
-	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-	/* Signals are the loop's. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	rc = pthread_create(&thread, &attributes, run, join);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attributes);
-	return rc ? error_errno(err, rc, "start a thread") : 0;
-}
-
-int vde_join(const char *locator, const char *label, struct error *err)
-{
-	struct join *join = calloc(1, sizeof(*join));
-	cleanup_close int ours = -1;
-	int pair[2];
-
-	if (!join)
-		return error_oom(err);
-	join->fd = -1;
-	join->locator = str_dup(locator, err);
-	join->label = str_dup(label, err);
-	if (!join->locator || !join->label) {
-		join_free(join);
+	joined.direct = conn && is_direct(locator, conn);
+	if (conn && !joined.direct && raise_walls(locator, err))
 		return -1;
-	}
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair)) {
-		join_free(join);
-		return error_errno(err, errno, "make a socket pair");
-	}
-	ours = pair[0];
-	join->fd = pair[1];
-	if (start_thread(join, err)) {
-		join_free(join);
-		return -1;
-	}
-	return steal_fd(&ours);
+	if (tell(fd, &joined, conn) == 0 && conn && !joined.direct)
+		carry(conn, fd);
+	/* The plug sees the end of fd; what the module has open ends with this process, without waiting for anybody. */
+	if (conn && !joined.direct && !is_complete(locator))
+		vde_close(conn);
+	return 0;
 }

@@ -52,9 +52,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct server server;
 	int pair[2], rc;
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) || plug_init(&server.plug, NULL))
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) || server_init(&server, pair[1], NULL))
 		abort();
-	server.fd = pair[1];
 	for (int i = 0; i < MESSAGES_MAX && size >= 2; i++) {
 		size_t length = data[0] | (size_t)data[1] << 8;
 

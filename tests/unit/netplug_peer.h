@@ -19,14 +19,15 @@
 #include <unistd.h>
 
 #include "netplug/control.h"
+#include "netplug/join.h"
 #include "netplug/netplug_internal.h"
 #include "uml-lab/base/cleanup.h"
+#include "uml-lab/base/dirs.h"
 
 #define PEER_WAIT_MS 5000	/* bound of every wait for something that must come */
 #define PEER_QUIET_MS 300	/* how long to look for something that must not come */
 
 static const uint8_t peer_mac[6] = { 0x52, 0x54, 0, 0x12, 0x34, 0x56 };
-static bool peer_no_walls;	/* as --no-walls, for the plugs that are started from now on */
 static const uint8_t peer_broadcast[6] = { 255, 255, 255, 255, 255, 255 };
 
 struct peer {
@@ -36,15 +37,36 @@ struct peer {
 	int kept;		/* the plug's end, as the supervisor keeps it */
 	uint32_t sequence;
 	struct netplug_message answer;	/* the last one */
+	const char *locator;		/* of its network, when it is on one */
+	struct child joiner;
 };
 
-/* Waits for one message. Whether it came. */
+#define PEER_JOIN_SEQUENCE UINT32_MAX
+
+/* What the supervisor does when the plug wants to be joined. */
+static inline void peer_join(struct peer *p)
+{
+	cleanup_free char *program = dirs_own("../uml-netplug", NULL);
+	cleanup_close int fd = -1;
+
+	child_end(&p->joiner, 0);
+	fd = netplug_join(&p->joiner, program, p->locator, "peer", NULL);
+	netplug_control_send_join(p->control, PEER_JOIN_SEQUENCE, 0, fd, NULL);
+}
+
+/* Waits for one message, and starts joiners meanwhile. Whether it came. */
 static inline bool peer_receive(struct peer *p)
 {
 	struct pollfd pfd = { .fd = p->control, .events = POLLIN };
 	struct error err = ERROR_INIT;
 
-	return poll(&pfd, 1, PEER_WAIT_MS) > 0 && netplug_control_receive(p->control, &p->answer, &err) == 1;
+	while (poll(&pfd, 1, PEER_WAIT_MS) > 0 && netplug_control_receive(p->control, &p->answer, &err) == 1) {
+		if (p->answer.header.type == NETPLUG_WANT_JOIN)
+			peer_join(p);
+		else if (p->answer.header.sequence != PEER_JOIN_SEQUENCE)
+			return true;
+	}
+	return false;
 }
 
 /* Waits for the answer of the request just sent: its status, or -1 when none came. */
@@ -71,7 +93,7 @@ static inline bool peer_start(struct peer *p)
 			close(p->guest);
 		if (p->kept >= 0)
 			close(p->kept);
-		rc = serve_control(pair[1], peer_no_walls ? NULL : (const char *const[]){ NULL }, &err);
+		rc = serve_control(pair[1], p->locator ? WALLS_CLOSED : WALLS_SOCKETS, &err);
 		if (rc)
 			error_print("plug", &err);
 		_exit(rc ? 1 : 0);
@@ -122,10 +144,12 @@ static inline void peer_new_connection(struct peer *p)
 	p->kept = pair[1];
 }
 
-/* A plug with one connected port. Whether all of it worked. */
+/* A plug with one connected port. Whether all of it worked. config outlives it. */
 static inline bool peer_open(struct peer *p, const struct netplug_port_config *config)
 {
-	*p = (struct peer){ .guest = -1, .kept = -1, .control = -1 };
+	*p = (struct peer){ .guest = -1, .kept = -1, .control = -1, .joiner = CHILD_INIT };
+	if (config->kind == NETPLUG_KIND_VDE)
+		p->locator = config->locator;
 	if (!peer_start(p))
 		return false;
 	peer_new_connection(p);
@@ -139,6 +163,7 @@ static inline int peer_close(struct peer *p)
 
 	if (p->control >= 0)
 		close(p->control);
+	child_end(&p->joiner, 0);
 	for (int ms = 0; ms < PEER_WAIT_MS; ms += 10) {
 		if (waitpid(p->pid, &status, WNOHANG) == p->pid)
 			break;

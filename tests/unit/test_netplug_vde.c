@@ -40,8 +40,6 @@ static void test_isolation(void)
 	cleanup_close int fd = -1;
 	char map[64];
 
-	/* As supervisors start the plugs of machines on networks: modules may start programs. */
-	peer_no_walls = true;
 	CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(folder));
 	switch_path = str_printf(NULL, "%s/net", folder);
 	CU_ASSERT_EQUAL_FATAL(unshare(CLONE_NEWUSER | CLONE_NEWNET), 0);
@@ -95,9 +93,12 @@ static bool joined(struct peer *p, bool wanted)
 static bool open_locator(struct peer *p, const char *locator)
 {
 	struct netplug_port_config c;
+	bool well;
 
 	netplug_port_config_init(&c, 0);
-	return !netplug_port_config_vde(&c, locator, NULL) && peer_open(p, &c) && joined(p, true);
+	well = !netplug_port_config_vde(&c, locator, NULL) && peer_open(p, &c);
+	p->locator = locator;
+	return well && joined(p, true);
 }
 
 static bool open_on_switch(struct peer *p)

@@ -210,13 +210,17 @@ int confine_filter_install(const struct confine_filter *filter, int *listener)
 {
 	/* Kernels before 5.16 would slow down all memory access of a filtered process (Spectre V4) without
 	 * SPEC_ALLOW. */
-	unsigned int flags =
-		SECCOMP_FILTER_FLAG_SPEC_ALLOW | (filter->asks ? SECCOMP_FILTER_FLAG_NEW_LISTENER : 0);
+	unsigned int flags = SECCOMP_FILTER_FLAG_SPEC_ALLOW |
+			     (filter->asks ? SECCOMP_FILTER_FLAG_NEW_LISTENER : SECCOMP_FILTER_FLAG_TSYNC);
 	long result;
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return -1;
 	result = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &filter->program);
+	if (result > 0 && !filter->asks) {	/* the thread that could not get it */
+		errno = EBUSY;
+		return -1;
+	}
 	if (result < 0)
 		return -1;
 	if (listener)

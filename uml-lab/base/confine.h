@@ -67,7 +67,7 @@ extern const char *const confine_common_calls[];
 
 /*
  * Puts up the walls, in this order: limits (no core files, ever), capabilities, no_new_privs, Landlock,
- * seccomp. Applies to the calling thread and those it starts: call it before there are others. *walls tells
+ * seccomp. Applies to the calling thread and those it starts, seccomp to all: call it before there are others. *walls tells
  * which stand, for people: "seccomp, Landlock 7 (files, TCP, sockets, signals)", "seccomp; no Landlock:
  * Function not implemented". Fails when a wall that every kernel has can't be put up, with strict when any
  * can't; the process should end then, since some of them stand.

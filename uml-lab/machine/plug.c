@@ -405,6 +405,8 @@ static void on_control(void *arg, int fd, uint32_t events)
 			take_reply(sv, message.header.sequence, &message.u.reply);
 		else if (message.header.type == NETPLUG_STATS)
 			take_stats(sv, message.header.sequence, &message.u.stats);
+		else if (message.header.type == NETPLUG_WANT_JOIN)
+			plug_join(sv, message.u.ref.port);
 	}
 	if (got < 0)
 		daemon_hung_up(&sv->plug.daemon);
@@ -427,11 +429,10 @@ static void forget_plug(struct supervisor *sv)
 	}
 }
 
-/* VDE modules open sockets, load libraries and may start programs, which the plug's walls would not let them. */
-static bool joins_networks(const struct supervisor *sv)
+static bool has_slirp(const struct supervisor *sv)
 {
 	for (size_t i = 0; i < sv->spec->interface_count; i++)
-		if (!sv->spec->interfaces[i].slirp)
+		if (sv->spec->interfaces[i].slirp)
 			return true;
 	return false;
 }
@@ -440,7 +441,7 @@ static int plug_arguments(struct supervisor *sv, struct strv *argv, struct error
 {
 	if (strv_add(argv, "--control-fd", err) < 0 || strv_add(argv, "3", err) < 0)
 		return -1;
-	return joins_networks(sv) ? strv_add(argv, "--no-walls", err) : 0;
+	return has_slirp(sv) ? 0 : strv_add(argv, "--no-sockets", err);
 }
 
 static const struct daemon_kind plug_kind = {
@@ -459,7 +460,8 @@ static int open_port(struct supervisor *sv, size_t i, struct error *err)
 	struct plug_port *port = &sv->plug.ports[i];
 	char name[32];
 
-	*port = (struct plug_port){.sv = sv, .listener = -1, .connection = -1, .impair = sv->spec->interfaces[i].impair};
+	*port = (struct plug_port){.sv = sv, .listener = -1, .connection = -1, .joiner = CHILD_INIT,
+				    .impair = sv->spec->interfaces[i].impair};
 	snprintf(name, sizeof(name), "eth%zu", i);
 	port->path = guest_path(sv->spec, name, err);
 	if (!port->path)
@@ -497,6 +499,7 @@ void plug_close(struct supervisor *sv)
 		struct plug_port *port = &plug->ports[i];
 
 		drop_connection(port);
+		plug_join_end(port);
 		loop_remove_fd(port->listener_source);
 		if (port->listener >= 0) {
 			unlink(port->path);

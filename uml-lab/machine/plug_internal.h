@@ -29,4 +29,9 @@ bool plug_send_impair(struct supervisor *sv, size_t port, uint64_t client);
 /* The answer to GET_STATS, NULL when there is none; the request is the caller's to free. */
 void plug_stats_came(struct supervisor *sv, const struct plug_request *request, const struct netplug_stats *stats);
 
+/* The plug says that a port is apart: starts a joiner for it and hands it over; soon, if the last one was just now. */
+void plug_join(struct supervisor *sv, uint32_t port);
+/* Ends the port's joiner. */
+void plug_join_end(struct plug_port *port);
+
 #endif

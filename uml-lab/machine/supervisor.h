@@ -143,6 +143,10 @@ struct plug_port {
 	struct strv forwards;		/* in force, in full */
 	struct netplug_impair impair;	/* in force */
 	struct netplug_stats stats;	/* as last told */
+	struct child joiner;		/* joins, or carries, the port's network (netplug/join.h) */
+	struct loop_fd *joiner_source;
+	struct loop_timer *join_timer;	/* until another one may be started */
+	int64_t joined_ms;		/* when the last one was */
 };
 
 struct plug {
