@@ -37,3 +37,11 @@ int netplug_join(struct child *joiner, const char *program, const char *locator,
 
 	return child_spawn(joiner, &spec, err) ? -1 : steal_fd(&ours);
 }
+
+void netplug_join_end(struct child *joiner)
+{
+	/* It leads a group of its own (new_session), whose number is not given away before it is waited for. */
+	if (joiner->pid)
+		kill(-joiner->pid, SIGTERM);
+	child_end(joiner, 0);
+}

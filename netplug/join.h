@@ -20,4 +20,7 @@
  */
 int netplug_join(struct child *joiner, const char *program, const char *locator, const char *label, struct error *err);
 
+/* Ends a joiner and what it has started; one that is not there is fine. */
+void netplug_join_end(struct child *joiner);
+
 #endif

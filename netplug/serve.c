@@ -270,12 +270,12 @@ static int provide_joiners(int control, const struct netplug_port_config *config
 		got = netplug_control_receive(control, &m, err);
 		if (got <= 0 || m.header.type != NETPLUG_WANT_JOIN)
 			continue;
-		child_end(&joiner, 0);
+		netplug_join_end(&joiner);
 		fd = netplug_join(&joiner, program, config->locator, config->label[0] ? config->label : "uml-netplug", err);
 		if (fd >= 0 && netplug_control_send_join(control, 1, config->port, fd, err))
 			break;
 	}
-	child_end(&joiner, 0);
+	netplug_join_end(&joiner);
 	return -1;
 }
 

@@ -1,7 +1,7 @@
 /*
  * Makes a running process do system calls, each of its threads, by ptrace: what a mistake in it would let an attacker do.
  *
- *	inject PID read|write|make|remove PATH | socket | exec PATH | signal PID
+ *	inject PID read|write|make|remove PATH | socket | unix | connect | exec PATH | signal PID
  *
  * Prints a line for each thread: its number and what the call gave, "ok" or the error's name. A wall that stands gives an error.
  */
@@ -105,6 +105,10 @@ static struct call parse(char **argv)
 		return (struct call){SYS_kill, {atoi(argv[3]), SIGTERM}, NULL, 0};
 	if (!strcmp(what, "socket"))
 		return (struct call){SYS_socket, {AF_INET, SOCK_STREAM, 0}, NULL, 0};
+	if (!strcmp(what, "unix"))
+		return (struct call){SYS_socket, {AF_UNIX, SOCK_DGRAM, 0}, NULL, 0};
+	if (!strcmp(what, "connect"))
+		return (struct call){SYS_connect, {-1, 0, 0}, NULL, 0};
 	exit(2);
 }
 

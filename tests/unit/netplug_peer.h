@@ -49,7 +49,7 @@ static inline void peer_join(struct peer *p)
 	cleanup_free char *program = dirs_own("../uml-netplug", NULL);
 	cleanup_close int fd = -1;
 
-	child_end(&p->joiner, 0);
+	netplug_join_end(&p->joiner);
 	fd = netplug_join(&p->joiner, program, p->locator, "peer", NULL);
 	netplug_control_send_join(p->control, PEER_JOIN_SEQUENCE, 0, fd, NULL);
 }
@@ -163,7 +163,7 @@ static inline int peer_close(struct peer *p)
 
 	if (p->control >= 0)
 		close(p->control);
-	child_end(&p->joiner, 0);
+	netplug_join_end(&p->joiner);
 	for (int ms = 0; ms < PEER_WAIT_MS; ms += 10) {
 		if (waitpid(p->pid, &status, WNOHANG) == p->pid)
 			break;

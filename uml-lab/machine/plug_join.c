@@ -17,7 +17,7 @@ static void forget(struct plug_port *port)
 {
 	loop_remove_fd(port->joiner_source);
 	port->joiner_source = NULL;
-	child_end(&port->joiner, 0);
+	netplug_join_end(&port->joiner);
 }
 
 static void on_end(void *arg, int fd, uint32_t events)
