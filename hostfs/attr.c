@@ -61,6 +61,26 @@ int entry_fill(struct hostfs *fs, struct node *parent, int dir, const char *name
 	return 0;
 }
 
+int entry_fill_nameless(struct hostfs *fs, struct source *s, int fd, struct fuse_entry_out *out, struct node **found)
+{
+	struct place p = {.dir = fd};
+	struct node *node;
+	struct statx st;
+	struct ids ids;
+
+	if (place_stat(&p, &st) < 0)
+		return -errno;
+	node = node_intern_nameless(fs, s, fd, &st);
+	if (!node)
+		return -ENOMEM;
+	ids_read(s, &p, st.stx_mode, &ids);
+	*out = (struct fuse_entry_out){
+		.nodeid = node_id(fs, node), .entry_valid_nsec = CACHE_NS, .attr_valid_nsec = CACHE_NS};
+	show(node, &st, &ids, &out->attr);
+	*found = node;
+	return 0;
+}
+
 /* The tree's root itself: a folder of nobody's with a folder for each share. */
 static void tree_attr(const struct hostfs *fs, struct fuse_attr *attr)
 {
@@ -136,12 +156,12 @@ int op_getattr(struct request *rq)
 
 /* ---- SETATTR ---- */
 
-static int set_mode(struct source *s, const struct place *p, const struct statx *st, const struct ids *ids,
-		    mode_t shown, mode_t wanted)
+int change_mode(struct source *s, const struct place *p, const struct statx *st, const struct ids *ids, mode_t shown,
+		mode_t wanted)
 {
 	char path[PLACE_PATH_MAX];
 	mode_t mode = (shown & S_IFMT) | (wanted & 07777);
-	mode_t host = ids_host_mode((st->stx_mode & S_IFMT) | (wanted & 07777));
+	mode_t host = ids_host_mode((st->stx_mode & S_IFMT) | (wanted & 07777), ids->has_acl);
 	struct ids fresh = {.mode = mode};
 
 	if (S_ISLNK(st->stx_mode))
@@ -245,7 +265,7 @@ void drop_privileges_of(struct hostfs *fs, struct node *node, int fd, bool set_i
 	ids_read(node->source, &p, st.stx_mode, &ids);
 	ids_show(node->source, &st, &ids, &shown);
 	if (without_set_ids(shown.mode) != shown.mode)
-		set_mode(node->source, &p, &st, &ids, shown.mode, without_set_ids(shown.mode));
+		change_mode(node->source, &p, &st, &ids, shown.mode, without_set_ids(shown.mode));
 	node->mode = without_set_ids(shown.mode);
 }
 
@@ -273,10 +293,10 @@ int op_setattr(struct request *rq)
 		ids_drop_capability(&p, &ids);
 		/* As everywhere on Linux (chown(2)); the guest's kernel leaves it to us (FUSE_HANDLE_KILLPRIV_V2). */
 		if (result == 0 && !(in->valid & FATTR_MODE) && without_set_ids(shown.mode) != shown.mode)
-			result = set_mode(node->source, &p, &st, &ids, shown.mode, without_set_ids(shown.mode));
+			result = change_mode(node->source, &p, &st, &ids, shown.mode, without_set_ids(shown.mode));
 	}
 	if (result == 0 && in->valid & FATTR_MODE)
-		result = set_mode(node->source, &p, &st, &ids, shown.mode, in->mode);
+		result = change_mode(node->source, &p, &st, &ids, shown.mode, in->mode);
 	if (result == 0 && in->valid & (FATTR_ATIME | FATTR_MTIME))
 		result = set_times(&p, in);
 	if (result < 0)

@@ -33,7 +33,7 @@ static int make_accessible(struct hostfs *fs, struct node *node)
 		return -EACCES;
 	ids_read(node->source, &p, st.stx_mode, &ids);
 	ids_show(node->source, &st, &ids, &shown);
-	host = ids_host_mode(shown.mode);
+	host = ids_host_mode(shown.mode, ids.has_acl);
 	if (host == (st.stx_mode & 07777))
 		return -EACCES;
 	fd = p.name ? openat(p.dir, p.name, O_PATH | O_NOFOLLOW | O_CLOEXEC) : -1;

@@ -42,8 +42,10 @@ bool ids_use_sidecar(const struct source *s, mode_t host_mode)
 	return !s->xattrs || !(S_ISREG(host_mode) || S_ISDIR(host_mode));
 }
 
-mode_t ids_host_mode(mode_t mode)
+mode_t ids_host_mode(mode_t mode, bool has_acl)
 {
+	if (has_acl)
+		return S_ISDIR(mode) ? 0700 : 0600;
 	return (mode & HOST_BITS) | (S_ISDIR(mode) ? 0700 : 0600);
 }
 
@@ -91,6 +93,7 @@ static void read_xattrs(const struct place *p, struct ids *ids)
 	ids->has_mode = get32(p, path, PREFIX "mode", &ids->mode);
 	ids->has_capability = n < 0 || memmem(names, (size_t)n, PREFIX "security.capability",
 					      sizeof(PREFIX "security.capability"));
+	ids->has_acl = n < 0 || acl_is_listed(names, (size_t)n);
 	if (!ids->has_mode || !(S_ISCHR(ids->mode) || S_ISBLK(ids->mode)) ||
 	    get(p, path, PREFIX "rdev", &raw, sizeof(raw)) != sizeof(raw))
 		return;
@@ -332,7 +335,7 @@ static mode_t shown_mode(mode_t host, const struct ids *ids)
 	if (!S_ISREG(host) && !S_ISDIR(host))
 		return host;
 	/* The second is what QEMU leaves on the host. */
-	if (permissions != ids_host_mode((host & S_IFMT) | (ids->mode & 07777)) &&
+	if (permissions != ids_host_mode((host & S_IFMT) | (ids->mode & 07777), ids->has_acl) &&
 	    permissions != (S_ISDIR(host) ? 0700u : 0600u))
 		return host;
 	return (host & S_IFMT) | (ids->mode & 07777);

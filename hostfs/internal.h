@@ -107,7 +107,7 @@ struct request {
 struct ids {
 	bool has_uid, has_gid, has_mode, has_rdev;
 	bool any; /* there is any attribute or sidecar */
-	bool has_capability;
+	bool has_capability, has_acl;
 	uint32_t uid, gid, mode;
 	uint64_t rdev;
 };
@@ -162,6 +162,8 @@ uint64_t node_id(const struct hostfs *fs, const struct node *node);
 struct node *node_find(struct hostfs *fs, struct source *s, const struct statx *st);
 /* The node of what was found at parent/name, with one lookup more. NULL when memory is out. */
 struct node *node_intern(struct hostfs *fs, struct node *parent, const char *name, const struct statx *st);
+/* The same for a file that never had a name; its orphan is another descriptor of what fd is of. */
+struct node *node_intern_nameless(struct hostfs *fs, struct source *s, int fd, const struct statx *st);
 void node_forget(struct hostfs *fs, struct node *node, uint64_t lookups);
 /* It has another name now; NULL parent: none any more. */
 int node_move(struct hostfs *fs, struct node *node, struct node *parent, const char *name);
@@ -195,6 +197,7 @@ int node_place(struct hostfs *fs, struct node *node, struct place *place, struct
 void place_close(struct place *place);
 #define cleanup_place __attribute__((cleanup(place_close)))
 #define PLACE_INIT {.dir = -1}
+/* 0, or -1 with errno. */
 int place_stat(const struct place *p, struct statx *st);
 void ids_read(const struct source *s, const struct place *p, mode_t host_mode, struct ids *ids);
 /* Writes what differs: each of wanted's that is set; those equal to what is shown without are removed. 0 or -errno. */
@@ -203,8 +206,8 @@ int ids_write(const struct source *s, const struct place *p, mode_t host_mode, c
 void ids_drop_capability(const struct place *p, const struct ids *ids);
 /* What the guest sees. */
 void ids_show(const struct source *s, const struct statx *st, const struct ids *ids, struct fuse_attr *attr);
-/* The permissions that the host's file gets when the guest's has `mode`. */
-mode_t ids_host_mode(mode_t mode);
+/* The permissions that the host's file gets when the guest's has `mode`, and perhaps a list of its own (acl.c). */
+mode_t ids_host_mode(mode_t mode, bool has_acl);
 bool ids_use_sidecar(const struct source *s, mode_t host_mode);
 /* "N/NAME" or "N": how attributes are reached, below /proc/self/fd, which is the working folder. */
 #define PLACE_PATH_MAX (HOSTFS_NAME_MAX + 16)
@@ -215,6 +218,34 @@ void sidecar_rename(int from, const char *name, int to, const char *new_name);
 void sidecar_copy(int from, const char *name, int to, const char *new_name);
 /* Empties a folder's metadata folder if nothing else is left in it. True: it did. */
 bool sidecar_clear(int dir);
+
+/* ---- acl.c ---- */
+#define ACL_BYTES_MAX	4096 /* of a list: what the guest's kernel takes */
+#define ACL_ENTRIES_MAX 511
+struct acl_entry {
+	uint16_t tag, perm;
+	uint32_t id;
+};
+struct acl {
+	size_t count; /* 0: there is none */
+	struct acl_entry list[ACL_ENTRIES_MAX];
+};
+/* Whether an attribute of the guest's is an access control list. */
+bool acl_is_name(const char *name, bool *is_default);
+/* The guest's name for an attribute of the host that is a list; NULL: it is none. */
+const char *acl_guest_name(const char *host_name);
+/* Whether a list of attributes' names (llistxattr(2)) has that of a file's own list. */
+bool acl_is_listed(const char *names, size_t size);
+/* On the node of the request, which lies at the place (a descriptor). 0 or -errno; bytes or -errno. */
+int acl_set(struct request *rq, const struct place *p, bool is_default, const void *data, size_t size);
+int acl_remove(struct request *rq, const struct place *p, bool is_default);
+ssize_t acl_get(struct request *rq, const struct place *p, bool is_default, uint8_t data[ACL_BYTES_MAX]);
+/* What a file made in the folder dir gets: its mode, by the folder's default list or else the umask, and that list. */
+mode_t acl_inherit(const struct source *s, int dir, mode_t mode, mode_t umask, struct acl *acl);
+/* Whether a file keeps a list when it is made with this. */
+bool acl_says_more(const struct acl *acl);
+/* Gives it to the file that was made. 0 or -errno. */
+int acl_give(const struct place *p, mode_t mode, const struct acl *inherited);
 
 /* ---- the operations: attr.c names.c files.c folders.c xattrs.c ---- */
 typedef int (*operation)(struct request *rq);
@@ -227,6 +258,7 @@ int op_symlink(struct request *rq);
 int op_mknod(struct request *rq);
 int op_mkdir(struct request *rq);
 int op_create(struct request *rq);
+int op_tmpfile(struct request *rq);
 int op_unlink(struct request *rq);
 int op_rmdir(struct request *rq);
 int op_rename(struct request *rq);
@@ -255,6 +287,8 @@ int op_removexattr(struct request *rq);
 /* Finds name in the folder dir and fills the entry, with one lookup more for its node. 0 or -errno. */
 int entry_fill(struct hostfs *fs, struct node *parent, int dir, const char *name, struct fuse_entry_out *out,
 	       struct node **found);
+/* The same for the file without a name that fd is of. */
+int entry_fill_nameless(struct hostfs *fs, struct source *s, int fd, struct fuse_entry_out *out, struct node **found);
 /* -EROFS on a share that may not be written, and for the root of a tree. */
 int may_write(const struct node *node);
 /* -ENOENT or -EPERM for what is hidden, -EACCES for a name that can't be. */
@@ -263,7 +297,8 @@ int may_name(const struct node *parent, const char *name, bool create);
 int open_with_force(struct hostfs *fs, struct node *node, int flags);
 /* Clears set-id bits and file capabilities, as a write by somebody without privilege does. */
 void drop_privileges_of(struct hostfs *fs, struct node *node, int fd, bool set_ids);
-/* Places the guest's owner and mode on what was just made. */
-int give_ids(struct request *rq, struct node *parent, int dir, const char *name, mode_t mode, uint64_t rdev);
+/* Gives a file the mode `wanted`; shown is what the guest saw before. 0 or -errno. */
+int change_mode(struct source *s, const struct place *p, const struct statx *st, const struct ids *ids, mode_t shown,
+		mode_t wanted);
 
 #endif

@@ -39,36 +39,55 @@ static uint32_t group_of(struct request *rq, struct node *parent)
 	return attr.mode & S_ISGID ? attr.gid : rq->in.gid;
 }
 
-int give_ids(struct request *rq, struct node *parent, int dir, const char *name, mode_t mode, uint64_t rdev)
-{
-	const struct hostfs_share *share = parent->source->share;
-	bool special = !S_ISREG(mode) && !S_ISDIR(mode) && !S_ISLNK(mode);
-	struct place p = {.dir = dir, .name = name};
-	uint32_t gid = parent->mode & S_ISGID ? group_of(rq, parent) : rq->in.gid;
-	struct ids ids = {.uid = rq->in.uid, .gid = gid, .rdev = rdev};
+/* What is about to be made in the request's folder. */
+struct birth {
+	mode_t mode;	/* as the guest sees it */
+	uint64_t rdev;
+	struct acl acl; /* of the folder, for what is made in it */
+	mode_t host;	/* permissions on the host */
+};
 
-	if (S_ISDIR(mode) && parent->mode & S_ISGID)
-		mode |= S_ISGID;
-	ids.mode = mode;
-	ids.has_uid = ids.uid != (share->owner_host ? geteuid() : share->uid);
-	ids.has_gid = ids.gid != (share->owner_host ? getegid() : share->gid);
-	ids.has_mode = special || (!S_ISLNK(mode) && ids_host_mode(mode) != (mode & 07777));
-	ids.has_rdev = S_ISCHR(mode) || S_ISBLK(mode);
-	return ids_write(parent->source, &p, special ? S_IFREG : mode, &ids);
+static void plan_birth(struct request *rq, int dir, mode_t mode, mode_t umask, uint64_t rdev, struct birth *b)
+{
+	bool special = !S_ISREG(mode) && !S_ISDIR(mode);
+
+	b->rdev = rdev;
+	b->mode = acl_inherit(rq->node->source, dir, mode, umask, &b->acl);
+	if (S_ISDIR(mode) && rq->node->mode & S_ISGID)
+		b->mode |= S_ISGID;
+	b->host = special ? 0600 : ids_host_mode(b->mode, acl_says_more(&b->acl));
+}
+
+/* Places the guest's owner, mode and list on what was made in the request's folder. */
+static int give_ids(struct request *rq, const struct place *p, const struct birth *b)
+{
+	const struct source *s = rq->node->source;
+	bool special = !S_ISREG(b->mode) && !S_ISDIR(b->mode) && !S_ISLNK(b->mode);
+	uint32_t gid = rq->node->mode & S_ISGID ? group_of(rq, rq->node) : rq->in.gid;
+	struct ids ids = {.uid = rq->in.uid, .gid = gid, .mode = b->mode, .rdev = b->rdev};
+	int result;
+
+	ids.has_uid = ids.uid != (s->share->owner_host ? geteuid() : s->share->uid);
+	ids.has_gid = ids.gid != (s->share->owner_host ? getegid() : s->share->gid);
+	ids.has_mode = special || (!S_ISLNK(b->mode) && b->host != (b->mode & 07777));
+	ids.has_rdev = S_ISCHR(b->mode) || S_ISBLK(b->mode);
+	result = ids_write(s, p, special ? S_IFREG : b->mode, &ids);
+	return result < 0 || S_ISLNK(b->mode) ? result : acl_give(p, b->mode, &b->acl);
 }
 
 /*
  * What was made gets its owner and is told; if that fails it is removed. fd: of a
  * file, for the writes that will follow; -1: none.
  */
-static int finish(struct request *rq, int dir, mode_t mode, uint64_t rdev, int *fd)
+static int finish(struct request *rq, int dir, const struct birth *b, int *fd)
 {
+	struct place p = {.dir = dir, .name = rq->name};
 	struct fuse_entry_out out;
 	struct node *node;
-	int result = give_ids(rq, rq->node, dir, rq->name, mode, rdev);
+	int result = give_ids(rq, &p, b);
 
 	if (result < 0) {
-		unlinkat(dir, rq->name, S_ISDIR(mode) ? AT_REMOVEDIR : 0);
+		unlinkat(dir, rq->name, S_ISDIR(b->mode) ? AT_REMOVEDIR : 0);
 		return result;
 	}
 	result = entry_fill(rq->fs, rq->node, dir, rq->name, &out, &node);
@@ -86,50 +105,71 @@ int op_mknod(struct request *rq)
 	mode_t type = in->mode & S_IFMT, mode = (in->mode & 07777) | (type ? type : S_IFREG);
 	cleanup_close int dir = open_folder(rq, rq->node, rq->name, true);
 	cleanup_close int fd = -1;
+	struct birth b;
 
 	if (dir < 0)
 		return dir;
 	if (!S_ISREG(mode) && !S_ISCHR(mode) && !S_ISBLK(mode) && !S_ISFIFO(mode) && !S_ISSOCK(mode))
 		return -EINVAL;
-	fd = openat(dir, rq->name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-		    S_ISREG(mode) ? ids_host_mode(mode) : 0600);
-	return fd < 0 ? -errno : finish(rq, dir, mode, in->rdev, S_ISREG(mode) && rq->fs->no_open ? &fd : NULL);
+	plan_birth(rq, dir, mode, in->umask, in->rdev, &b);
+	fd = openat(dir, rq->name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, b.host);
+	return fd < 0 ? -errno : finish(rq, dir, &b, S_ISREG(mode) && rq->fs->no_open ? &fd : NULL);
 }
 
 int op_mkdir(struct request *rq)
 {
 	const struct fuse_mkdir_in *in = ARGS(rq, fuse_mkdir_in);
-	mode_t mode = S_IFDIR | (in->mode & 07777);
 	cleanup_close int dir = open_folder(rq, rq->node, rq->name, true);
+	struct birth b;
 
 	if (dir < 0)
 		return dir;
+	plan_birth(rq, dir, S_IFDIR | (in->mode & 07777), in->umask, 0, &b);
 	/* As mkdirat() ignores set-id bits, and the host's folder may hand down its own. */
-	return mkdirat(dir, rq->name, ids_host_mode(mode)) < 0 ? -errno : finish(rq, dir, mode, 0, NULL);
+	return mkdirat(dir, rq->name, b.host) < 0 ? -errno : finish(rq, dir, &b, NULL);
 }
 
 int op_symlink(struct request *rq)
 {
 	cleanup_close int dir = open_folder(rq, rq->node, rq->name, true);
+	struct birth b = {.mode = S_IFLNK | 0777};
 
 	if (dir < 0)
 		return dir;
-	return symlinkat(rq->name2, dir, rq->name) < 0 ? -errno : finish(rq, dir, S_IFLNK | 0777, 0, NULL);
+	return symlinkat(rq->name2, dir, rq->name) < 0 ? -errno : finish(rq, dir, &b, NULL);
+}
+
+/* An entry and an open file: the answer to CREATE and TMPFILE. */
+struct created {
+	struct fuse_entry_out entry;
+	struct fuse_open_out open;
+};
+
+/* Takes fd over. */
+static int reply_created(struct request *rq, struct node *node, int fd, struct created *out)
+{
+	struct handle *h = handle_new(rq->fs, node, fd, false);
+
+	if (!h) {
+		node_forget(rq->fs, node, 1);
+		return -ENOMEM;
+	}
+	h->writes = (ARGS(rq, fuse_create_in)->flags & O_ACCMODE) != O_RDONLY;
+	out->open.fh = table_id(&rq->fs->handles, h->index);
+	out->open.open_flags = FOPEN_KEEP_CACHE;
+	return reply(rq, out, sizeof(*out));
 }
 
 int op_create(struct request *rq)
 {
 	const struct fuse_create_in *in = ARGS(rq, fuse_create_in);
 	int flags = (int)in->flags & (O_ACCMODE | O_APPEND);
-	mode_t mode = S_IFREG | (in->mode & 07777);
 	cleanup_close int dir = open_folder(rq, rq->node, rq->name, true);
+	struct place p = {.dir = dir, .name = rq->name};
 	cleanup_close int fd = -1;
-	struct {
-		struct fuse_entry_out entry;
-		struct fuse_open_out open;
-	} out = {0};
+	struct created out = {0};
 	struct node *node;
-	struct handle *h;
+	struct birth b;
 	int result = 0;
 	bool made;
 
@@ -137,12 +177,13 @@ int op_create(struct request *rq)
 		return dir;
 	if (rq->fs->no_open) /* it would be the only one to open: MKNOD does it */
 		return -ENOSYS;
-	fd = openat(dir, rq->name, flags | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, ids_host_mode(mode));
+	plan_birth(rq, dir, S_IFREG | (in->mode & 07777), in->umask, 0, &b);
+	fd = openat(dir, rq->name, flags | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, b.host);
 	made = fd >= 0;
 	if (fd < 0 && (errno != EEXIST || in->flags & O_EXCL))
 		return -errno;
 	if (made)
-		result = give_ids(rq, rq->node, dir, rq->name, mode, 0);
+		result = give_ids(rq, &p, &b);
 	if (result < 0) {
 		unlinkat(dir, rq->name, 0);
 		return result;
@@ -153,15 +194,46 @@ int op_create(struct request *rq)
 	/* Somebody on the host made it just now: then it is only opened. */
 	if (!made)
 		fd = S_ISREG(node->mode) ? open_with_force(rq->fs, node, flags) : -EACCES;
-	h = fd < 0 ? NULL : handle_new(rq->fs, node, steal_fd(&fd), false);
-	if (!h) {
-		result = fd < -1 ? fd : -ENOMEM;
-		node_forget(rq->fs, node, 1);
+	if (fd < 0) {
+		result = fd;
 		fd = -1;
+		node_forget(rq->fs, node, 1);
 		return result;
 	}
-	h->writes = (in->flags & O_ACCMODE) != O_RDONLY;
-	out.open.fh = table_id(&rq->fs->handles, h->index);
+	return reply_created(rq, node, steal_fd(&fd), &out);
+}
+
+/*
+ * A file without a name, which the guest may give it one (LINK). Without OPEN there are no handles either: it is the node's
+ * open file then.
+ */
+int op_tmpfile(struct request *rq)
+{
+	cleanup_close int dir = open_folder(rq, rq->node, "x", true), fd = -1;
+	const struct fuse_create_in *in = ARGS(rq, fuse_create_in);
+	struct created out = {0};
+	struct place p = PLACE_INIT;
+	struct node *node;
+	struct birth b;
+	int result;
+
+	if (dir < 0)
+		return dir;
+	if (ids_use_sidecar(rq->node->source, S_IFREG)) /* nothing beside a name could say whose it is */
+		return -EOPNOTSUPP;
+	plan_birth(rq, dir, S_IFREG | (in->mode & 07777), in->umask, 0, &b);
+	fd = openat(dir, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, b.host);
+	if (fd < 0)
+		return -errno;
+	p.dir = fd;
+	result = give_ids(rq, &p, &b);
+	if (result == 0)
+		result = entry_fill_nameless(rq->fs, rq->node->source, fd, &out.entry, &node);
+	if (result < 0)
+		return result;
+	if (!rq->fs->no_open)
+		return reply_created(rq, node, steal_fd(&fd), &out);
+	node_keep_file(rq->fs, node, steal_fd(&fd), true);
 	out.open.open_flags = FOPEN_KEEP_CACHE;
 	return reply(rq, &out, sizeof(out));
 }

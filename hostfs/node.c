@@ -315,6 +315,33 @@ struct node *node_intern(struct hostfs *fs, struct node *parent, const char *nam
 	return n;
 }
 
+/* Opens anew what a descriptor stands for. */
+static int reopen(int fd, int flags)
+{
+	char name[16];
+	int fresh;
+
+	snprintf(name, sizeof(name), "%d", fd);
+	fresh = open(name, (flags & ~O_NOFOLLOW) | O_CLOEXEC);
+	return fresh < 0 ? -errno : fresh;
+}
+
+struct node *node_intern_nameless(struct hostfs *fs, struct source *s, int fd, const struct statx *st)
+{
+	int orphan = reopen(fd, O_PATH);
+	struct node *n = orphan < 0 ? NULL : add_node(fs, s, st);
+
+	if (!n) {
+		if (orphan >= 0)
+			close(orphan);
+		return NULL;
+	}
+	n->lookups = 1;
+	n->orphan = orphan;
+	n->nameless = n->unlinked = true;
+	return n;
+}
+
 /* The roots stay. */
 static bool is_share_root(const struct node *node)
 {
@@ -359,17 +386,6 @@ int node_path(const struct node *node, char *buf)
 		return -ESTALE;
 	memcpy(buf, text + at, PATH_MAX - at);
 	return 0;
-}
-
-/* Opens anew what a descriptor stands for. */
-static int reopen(int fd, int flags)
-{
-	char name[16];
-	int fresh;
-
-	snprintf(name, sizeof(name), "%d", fd);
-	fresh = open(name, (flags & ~O_NOFOLLOW) | O_CLOEXEC);
-	return fresh < 0 ? -errno : fresh;
 }
 
 int node_open(struct hostfs *fs, struct node *node, int flags)
@@ -507,6 +523,11 @@ void place_close(struct place *place)
 	if (place->dir >= 0)
 		close(place->dir);
 	place->dir = -1;
+}
+
+int place_stat(const struct place *p, struct statx *st)
+{
+	return statx(p->dir, p->name ? p->name : "", AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH, STATX_WANTED, st);
 }
 
 int node_place(struct hostfs *fs, struct node *node, struct place *place, struct statx *st)

@@ -100,7 +100,7 @@ int reply(struct request *rq, const void *data, size_t n)
 
 #define WANTED                                                                                                     \
 	(FUSE_ASYNC_READ | FUSE_EXPORT_SUPPORT | FUSE_NO_OPEN_SUPPORT | FUSE_BIG_WRITES | FUSE_AUTO_INVAL_DATA |    \
-	 FUSE_DO_READDIRPLUS | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS | FUSE_HANDLE_KILLPRIV_V2)
+	 FUSE_DO_READDIRPLUS | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_DONT_MASK)
 
 static int op_init(struct request *rq)
 {
@@ -116,6 +116,9 @@ static int op_init(struct request *rq)
 		return -ENOMEM;
 	out.max_readahead = in->max_readahead;
 	out.flags = in->flags & WANTED;
+	/* On this host's own mounts permissions are the host's: whoever may reach the folder sees all of it. */
+	if (!rq->fs->tree)
+		out.flags |= in->flags & FUSE_POSIX_ACL;
 	rq->fs->no_open = in->flags & FUSE_NO_OPEN_SUPPORT;
 	out.max_background = 64;
 	out.congestion_threshold = 48;
@@ -205,6 +208,7 @@ static const struct rule {
 	[FUSE_LSEEK] = {op_lseek, sizeof(struct fuse_lseek_in), 0, 0},
 	[FUSE_COPY_FILE_RANGE] = {op_copy_file_range, sizeof(struct fuse_copy_file_range_in), 0, 0},
 	[FUSE_SYNCFS] = {op_syncfs, 0, 0, 0},
+	[FUSE_TMPFILE] = {op_tmpfile, sizeof(struct fuse_create_in), 1, SECOND_FREE},
 };
 
 static int check_name(const char *name)

@@ -3,7 +3,7 @@
  * owners and modes (ids.c), which the guest neither sees nor sets. Its security.* and
  * trusted.*, which the student's account may not set on the host, are kept as
  * user.virtfs.security.* and user.virtfs.trusted.*: file capabilities survive there,
- * and mean nothing to the host. POSIX ACLs are refused: permissions have one source.
+ * and mean nothing to the host. POSIX ACLs are acl.c's.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -39,24 +39,42 @@ static const char *guest_name(const char *name)
 		return NULL;
 	if (!str_starts(name, OURS))
 		return name;
+	if (acl_guest_name(name))
+		return acl_guest_name(name);
 	name += strlen(OURS);
 	return str_starts(name, "security.") || str_starts(name, "trusted.") ? name : NULL;
 }
 
-/* Opens the node and names the attribute. Links and special files have none. */
+/* Opens the node. Links have no attributes. */
+static int open_node(struct request *rq, struct place *p)
+{
+	if (!rq->node->source || !rq->node->source->xattrs || S_ISLNK(rq->node->mode))
+		return -EOPNOTSUPP;
+	p->dir = node_open(rq->fs, rq->node, O_PATH);
+	return p->dir < 0 ? p->dir : 0;
+}
+
+/* And names the attribute. */
 static int prepare(struct request *rq, struct place *p, char host[HOSTFS_NAME_MAX + 1], char path[PLACE_PATH_MAX])
 {
 	int result = host ? host_name(rq->name, host) : 0;
 
+	if (result == 0)
+		result = open_node(rq, p);
+	if (result == 0)
+		place_path(p, path);
+	return result;
+}
+
+/* An access control list: data to be set, or NULL. */
+static int change_list(struct request *rq, bool is_default, const void *data, size_t size)
+{
+	cleanup_place struct place p = PLACE_INIT;
+	int result = open_node(rq, &p);
+
 	if (result < 0)
 		return result;
-	if (!rq->node->source || !rq->node->source->xattrs || S_ISLNK(rq->node->mode))
-		return -EOPNOTSUPP;
-	p->dir = node_open(rq->fs, rq->node, O_PATH);
-	if (p->dir < 0)
-		return p->dir;
-	place_path(p, path);
-	return 0;
+	return data ? acl_set(rq, &p, is_default, data, size) : acl_remove(rq, &p, is_default);
 }
 
 int op_setxattr(struct request *rq)
@@ -66,14 +84,17 @@ int op_setxattr(struct request *rq)
 	cleanup_place struct place p = PLACE_INIT;
 	size_t at = FUSE_COMPAT_SETXATTR_IN_SIZE + strlen(rq->name) + 1;
 	int result = may_write(rq->node);
+	bool is_default;
 
-	if (result == 0)
-		result = prepare(rq, &p, host, path);
 	if (result < 0)
 		return result;
 	if (in->size > rq->length - at || in->size > VALUE_MAX)
 		return -E2BIG;
 	result = quota_check(rq->node->source, in->size);
+	if (result == 0 && acl_is_name(rq->name, &is_default))
+		return change_list(rq, is_default, rq->args + at, in->size);
+	if (result == 0)
+		result = prepare(rq, &p, host, path);
 	if (result < 0)
 		return result;
 	if (setxattr(path, host, rq->args + at, in->size, (int)in->flags) < 0)
@@ -93,15 +114,30 @@ static int answer_sized(struct request *rq, uint32_t asked, const void *data, si
 	return n > asked ? -ERANGE : reply(rq, data, n);
 }
 
+static int get_list(struct request *rq, bool is_default)
+{
+	cleanup_place struct place p = PLACE_INIT;
+	uint8_t data[ACL_BYTES_MAX];
+	ssize_t n = open_node(rq, &p);
+
+	if (n == 0)
+		n = acl_get(rq, &p, is_default, data);
+	return n < 0 ? (int)n : answer_sized(rq, ARGS(rq, fuse_getxattr_in)->size, data, (size_t)n);
+}
+
 int op_getxattr(struct request *rq)
 {
 	const struct fuse_getxattr_in *in = ARGS(rq, fuse_getxattr_in);
 	char host[HOSTFS_NAME_MAX + 1], path[PLACE_PATH_MAX];
 	cleanup_place struct place p = PLACE_INIT;
 	cleanup_free char *value = NULL;
+	bool is_default;
 	ssize_t n;
-	int result = prepare(rq, &p, host, path);
+	int result;
 
+	if (acl_is_name(rq->name, &is_default))
+		return get_list(rq, is_default);
+	result = prepare(rq, &p, host, path);
 	if (result < 0)
 		return result == -EPERM ? -ENODATA : result;
 	value = malloc(VALUE_MAX);
@@ -149,7 +185,10 @@ int op_removexattr(struct request *rq)
 	char host[HOSTFS_NAME_MAX + 1], path[PLACE_PATH_MAX];
 	cleanup_place struct place p = PLACE_INIT;
 	int result = may_write(rq->node);
+	bool is_default;
 
+	if (result == 0 && acl_is_name(rq->name, &is_default))
+		return change_list(rq, is_default, NULL, 0);
 	if (result == 0)
 		result = prepare(rq, &p, host, path);
 	if (result < 0)
