@@ -4,18 +4,7 @@
 . tests/cases/lib.sh
 need python3 tshark
 
-cat >"$T/serve.py" <<'END'
-import http.server
-class Page(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        n = int(self.path[1:]); self.send_response(200); self.send_header("Content-Length", str(n)); self.end_headers()
-        self.wfile.write(bytes(n))
-    def log_message(self, *a): pass
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
-print(server.server_port, flush=True)
-server.serve_forever()
-END
-python3 "$T/serve.py" >"$T/port" 2>/dev/null &
+python3 tests/boot/serve.py >"$T/port" 2>/dev/null &
 at_exit "kill $!"
 wait_until 10 test -s "$T/port"
 PORT=$(cat "$T/port")
