@@ -1,4 +1,6 @@
 /* Finding kernels, among programs that only say they are one. */
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -11,7 +13,41 @@
 #include "uml-lab/base/str.h"
 #include "uml-lab/machine/kernel.h"
 
+#define ANSWER_SIZE 200 /* bytes at the end of a program that is told what to answer */
+
 static char folder[] = "/tmp/test-kernel.XXXXXX";
+
+/*
+ * A program that answers --version so: this one, with the answer at its end. "spy PATH ANSWER" reads PATH before, and says 66.6.6
+ * when it can; "hang" never answers.
+ */
+static void write_program(const char *path, const char *answer)
+{
+	cleanup_free char *data = NULL;
+	size_t length = 0;
+
+	CU_ASSERT_EQUAL_FATAL(file_read_all("/proc/self/exe", 256 << 20, &data, &length, NULL), 0);
+	data = realloc(data, length + ANSWER_SIZE);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(data);
+	memset(data + length, 0, ANSWER_SIZE);
+	snprintf(data + length, ANSWER_SIZE, "%s", answer);
+	CU_ASSERT_EQUAL(file_write_atomic(path, data, length + ANSWER_SIZE, 0755, NULL), 0);
+}
+
+static int answer_main(const char *self)
+{
+	cleanup_close int fd = open(self, O_RDONLY);
+	char text[ANSWER_SIZE], path[ANSWER_SIZE], answer[ANSWER_SIZE];
+
+	if (fd < 0 || lseek(fd, -ANSWER_SIZE, SEEK_END) < 0 || read(fd, text, sizeof(text)) != sizeof(text))
+		return 1;
+	while (str_eq(text, "hang"))
+		pause();
+	if (sscanf(text, "spy %199s %199s", path, answer) == 2)
+		snprintf(text, sizeof(text), "%s", open(path, O_RDONLY) >= 0 ? "66.6.6" : answer);
+	puts(text);
+	return 0;
+}
 
 /* FOLDER/NAME/linux.uml that answers --version so; modules beside it when wanted. */
 static void fake(const char *name, const char *answer, bool modules)
@@ -19,10 +55,9 @@ static void fake(const char *name, const char *answer, bool modules)
 	cleanup_free char *dir = str_printf(NULL, "%s/%s/modules/%s", folder, name, answer);
 	cleanup_free char *path = str_printf(NULL, "%s/%s/linux.uml", folder, name);
 	cleanup_free char *dep = str_printf(NULL, "%s/modules.dep", dir);
-	cleanup_free char *text = str_printf(NULL, "#!/bin/sh\necho '%s'\n", answer);
 
 	CU_ASSERT_EQUAL(file_mkdir_p(dir, 0755, NULL), 0);
-	CU_ASSERT_EQUAL(file_write_atomic(path, text, strlen(text), 0755, NULL), 0);
+	write_program(path, answer);
 	if (modules)
 		CU_ASSERT_EQUAL(file_write_atomic(dep, "", 0, 0644, NULL), 0);
 }
@@ -44,46 +79,76 @@ static void check(const char *wanted, const char *release)
 	kernel_free(&k);
 }
 
-/* How often the kernel of counting() was asked: it leaves a byte each time. */
-static size_t asked(void)
+static void put_kernel(const char *answer)
 {
-	cleanup_free char *path = str_printf(NULL, "%s/asked", folder), *text = NULL;
-	size_t length = 0;
+	cleanup_free char *path = str_printf(NULL, "%s/once/linux.uml", folder);
 
-	return file_read_all(path, 4096, &text, &length, NULL) < 0 ? 0 : length;
+	write_program(path, answer);
 }
 
-static void counting(const char *answer)
+/* What the cache says of it from now on. */
+static void lie(const char *answer, const char *other)
 {
-	cleanup_free char *path = str_printf(NULL, "%s/counting/linux.uml", folder);
-	cleanup_free char *text = str_printf(NULL, "#!/bin/sh\nprintf x >>%s/asked\necho %s\n", folder, answer);
+	cleanup_free char *path = str_printf(NULL, "%s/uml-lab/kernel-releases", folder), *text = NULL;
+	size_t length;
+	char *at;
 
-	CU_ASSERT_EQUAL(file_write_atomic(path, text, strlen(text), 0755, NULL), 0);
+	CU_ASSERT_EQUAL_FATAL(file_read_all(path, 65536, &text, &length, NULL), 0);
+	at = strstr(text, answer);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(at);
+	memcpy(at, other, strlen(other));
+	CU_ASSERT_EQUAL(file_write_atomic(path, text, length, 0600, NULL), 0);
+}
+
+/* Finds it in a process that has not looked at the cache yet. */
+static int find_apart(const char *wanted, const char *release)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid == 0) {
+		struct kernel k;
+
+		_exit(kernel_find(wanted, &k, NULL) < 0 || !str_eq(k.release, release));
+	}
+	return waitpid(pid, &status, 0) == pid ? status : -1;
 }
 
 /* Each kernel is asked once, whatever number of processes look for it, and again when it was replaced. */
 static void test_asked_once(void)
 {
-	cleanup_free char *dir = str_printf(NULL, "%s/counting", folder);
-	int status;
-	pid_t pid;
+	cleanup_free char *dir = str_printf(NULL, "%s/once", folder);
 
 	CU_ASSERT_EQUAL(file_mkdir_p(dir, 0755, NULL), 0);
-	counting("98.1.1");
-	pid = fork();
-	if (pid == 0) {
-		struct kernel k;
-
-		_exit(kernel_find("98", &k, NULL) < 0);
-	}
-	CU_ASSERT(waitpid(pid, &status, 0) == pid && status == 0);
-	CU_ASSERT_EQUAL(asked(), 1);
-	check("98", "98.1.1");
-	check("98", "98.1.1");
-	CU_ASSERT_EQUAL(asked(), 1);
-	counting("98.2.2");
+	put_kernel("98.1.1");
+	CU_ASSERT_EQUAL(find_apart("98", "98.1.1"), 0);
+	lie("98.1.1", "98.7.7");
+	CU_ASSERT_EQUAL(find_apart("98", "98.7.7"), 0);
+	check("98", "98.7.7");
+	put_kernel("98.2.2");
 	check("98", "98.2.2");
-	CU_ASSERT_EQUAL(asked(), 2);
+	CU_ASSERT_EQUAL(file_remove_tree(dir, NULL), 0);
+}
+
+/* It is a program of who knows whom: it reaches nothing, and has a few seconds. With and without namespaces. */
+static void test_hostile(void)
+{
+	cleanup_free char *dir = str_printf(NULL, "%s/hostile", folder), *path = str_printf(NULL, "%s/linux.uml", dir);
+	cleanup_free char *secret = str_printf(NULL, "%s/secret", folder), *answer = str_printf(NULL, "spy %s 97.1.1", secret);
+	struct error err = ERROR_INIT;
+	struct kernel k;
+
+	CU_ASSERT_EQUAL(file_write_atomic(secret, "x", 1, 0600, NULL), 0);
+	CU_ASSERT_EQUAL(file_mkdir_p(dir, 0755, NULL), 0);
+	write_program(path, answer);
+	check(path, "97.1.1");
+	setenv("UML_LAB_SANDBOX", "process-group", 1);
+	write_program(path, answer);
+	check(path, "97.1.1");
+	unsetenv("UML_LAB_SANDBOX");
+	write_program(path, "hang");
+	CU_ASSERT_EQUAL(kernel_find(path, &k, &err), -1);
+	CU_ASSERT_PTR_NOT_NULL(strstr(err.message, "did not tell its version"));
 	CU_ASSERT_EQUAL(file_remove_tree(dir, NULL), 0);
 }
 
@@ -159,5 +224,13 @@ static void test_prepare(void)
 	fake("liar", "GNU linux.uml (coreutils) 9.1", true);
 }
 
-UNIT_MAIN("kernel", UNIT_CASE(test_prepare), UNIT_CASE(test_asked_once), UNIT_CASE(test_versions), UNIT_CASE(test_auto), UNIT_CASE(test_modules),
-	  UNIT_CASE(test_no_kernel), UNIT_CASE(test_remove))
+int main(int argc, char **argv)
+{
+	static const struct unit_case cases[] = {
+		UNIT_CASE(test_prepare), UNIT_CASE(test_asked_once), UNIT_CASE(test_hostile),	UNIT_CASE(test_versions), UNIT_CASE(test_auto),
+		UNIT_CASE(test_modules), UNIT_CASE(test_no_kernel),  UNIT_CASE(test_remove)};
+
+	if (argc == 2 && str_eq(argv[1], "--version"))
+		return answer_main(argv[0]);
+	return unit_run("kernel", cases, ARRAY_SIZE(cases));
+}

@@ -84,10 +84,10 @@ static int attack_files(void)
 		if (!own_root && opens(others[i], O_RDONLY))
 			return 10 + (int)i;
 	}
-	if (symlink("/etc/passwd", "uml/link") < 0 || opens("uml/link", O_RDONLY))
+	if ((symlink("/etc/passwd", "uml/link") == 0) != namespaces || opens("uml/link", O_RDONLY))
 		return 3;
 	outside(path, "secret");
-	return symlink(path, "uml/secret") < 0 || opens("uml/secret", O_RDONLY) || link("uml/secret", "x") == 0 ? 4
+	return (symlink(path, "uml/secret") == 0) != namespaces || opens("uml/secret", O_RDONLY) || link("uml/secret", "x") == 0 ? 4
 													 : 0;
 }
 
@@ -109,7 +109,7 @@ static int attack_given(void)
 	if (opens("new", O_WRONLY | O_CREAT) || mkdir("new", 0700) == 0 || symlink("x", "new") == 0 ||
 	    mknod("new", S_IFIFO | 0600, 0) == 0 || unlink("own") == 0 || rename("own", "uml/own") == 0)
 		return 4;
-	if (!opens("uml/new", O_RDWR | O_CREAT) || !opens("/dev/null", O_RDWR) || !opens("/dev/urandom", O_RDONLY))
+	if (opens("uml/new", O_RDWR | O_CREAT) != namespaces || !opens("/dev/null", O_RDWR) || !opens("/dev/urandom", O_RDONLY))
 		return 5;
 	if (opens("/proc/self/exe", O_WRONLY) || opens("/lib64/ld-linux-x86-64.so.2", O_WRONLY))
 		return 6;
@@ -231,23 +231,34 @@ static int attack_calls(void)
 /* Memory on tmpfs: as much as the guest's, and the host's /dev/shm stays as it was. */
 static int attack_shm(void)
 {
-	const char *folder = getenv("TMPDIR");
 	static char block[1 << 20];
 	uint64_t written = 0;
+	struct stat one, other;
 	char path[160];
-	int fd;
+	int fd, again;
 
-	snprintf(path, sizeof(path), "%s/fill", folder);
-	fd = open(path, O_RDWR | O_CREAT, 0600);
-	if (fd < 0)
-		return 1;
-	if (!namespaces) /* a folder of its own in the host's: nothing else of it can be made, seen or removed */
-		return opens("/dev/shm/attack", O_RDWR | O_CREAT) || opens("/dev/shm", O_RDONLY) ? 2 : 0;
+	if (!namespaces) { /* one file, however often it is asked for; nothing of the host's can be made, seen or removed */
+		fd = open("/dev/shm", O_RDWR | O_TMPFILE | O_EXCL, 0600);
+		again = open("/dev/shm", O_RDWR | O_TMPFILE, 0600);
+		if (fd < 0 || again < 0 || fstat(fd, &one) < 0 || fstat(again, &other) < 0 || one.st_ino != other.st_ino)
+			return 1;
+		if (opens("/dev/shm/attack", O_RDWR | O_CREAT) || opens("/dev/shm", O_RDONLY) ||
+		    opens("uml/new", O_RDWR | O_CREAT) || mkdir("uml/new", 0700) == 0)
+			return 2;
+	} else {
+		snprintf(path, sizeof(path), "%s/fill", getenv("TMPDIR"));
+		fd = open(path, O_RDWR | O_CREAT, 0600);
+		if (fd < 0)
+			return 5;
+	}
 	memset(block, 1, sizeof(block));
+	signal(SIGXFSZ, SIG_IGN); /* the limit of a file's size may come first */
 	while (written < 1ull << 30 && write(fd, block, sizeof(block)) > 0)
 		written += sizeof(block);
 	if (written > 2 * MEMORY + (64ull << 20))
 		return 3;
+	if (!namespaces)
+		return 0;
 	unlink(path);
 	fd = open("uml/fill", O_RDWR | O_CREAT, 0600);
 	for (written = 0; fd >= 0 && written < 64ull << 20 && write(fd, block, sizeof(block)) > 0;)
@@ -477,7 +488,7 @@ BOTH(shm, "shm", 0)
 BOTH(forks, "forks", 0)
 BOTH(orphans, "orphans", -1)
 
-/* The supervisor goes away: so does the tree, and its folder in /dev/shm. */
+/* The supervisor goes away: so does the tree. */
 static void test_link(void)
 {
 	for (int no_namespaces = 0; no_namespaces < 2; no_namespaces++) {

@@ -11,6 +11,7 @@
 #include "uml-lab/base/confine.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/sched.h>
@@ -66,7 +67,7 @@ const char *const confine_common_calls[] = {
 
 struct confine_filter {
 	struct sock_fprog program;
-	bool asks; /* "connect-ask" is in it */
+	bool asks; /* "connect-ask" or "open-ask" is in it */
 };
 
 static int add_rule(scmp_filter_ctx ctx, uint32_t action, const char *call, unsigned int count,
@@ -114,6 +115,26 @@ static int allow_streams(scmp_filter_ctx ctx, struct error *err)
 	return 0;
 }
 
+/* An unnamed file is asked for (open(2), O_TMPFILE without the bit of O_DIRECTORY in it): somebody else gives one. */
+static int allow_open_ask(scmp_filter_ctx ctx, struct error *err)
+{
+	static const struct {
+		const char *call;
+		unsigned int flags_at;
+	} calls[] = {{"open", 1}, {"openat", 2}};
+	const uint64_t bit = O_TMPFILE & ~O_DIRECTORY;
+
+	for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
+		const struct scmp_arg_cmp named = SCMP_CMP(calls[i].flags_at, SCMP_CMP_MASKED_EQ, bit, 0);
+		const struct scmp_arg_cmp unnamed = SCMP_CMP(calls[i].flags_at, SCMP_CMP_MASKED_EQ, bit, bit);
+
+		if (add_rule(ctx, SCMP_ACT_ALLOW, calls[i].call, 1, &named, err) < 0 ||
+		    add_rule(ctx, SCMP_ACT_NOTIFY, calls[i].call, 1, &unnamed, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 static int allow_call(scmp_filter_ctx ctx, const char *call, const int *families, struct error *err)
 {
 	const struct scmp_arg_cmp no_namespace = SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_NAMESPACES, 0);
@@ -128,6 +149,8 @@ static int allow_call(scmp_filter_ctx ctx, const char *call, const int *families
 		return allow_sockets(ctx, families, err);
 	if (str_eq(call, "streams"))
 		return allow_streams(ctx, err);
+	if (str_eq(call, "open-ask"))
+		return allow_open_ask(ctx, err);
 	if (str_eq(call, "connect-ask"))
 		return add_rule(ctx, SCMP_ACT_NOTIFY, "connect", 0, NULL, err);
 	return add_rule(ctx, SCMP_ACT_ALLOW, call, 0, NULL, err);
@@ -195,7 +218,7 @@ struct confine_filter *confine_filter_new(const char *const *calls, const int *f
 		filter = export(ctx, err);
 	seccomp_release(ctx);
 	for (; filter && *calls; calls++)
-		filter->asks |= str_eq(*calls, "connect-ask");
+		filter->asks |= str_ends(*calls, "-ask");
 	return filter;
 }
 

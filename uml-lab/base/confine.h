@@ -50,6 +50,7 @@ struct confine_spec {
 	 * - "socket": of the families below
 	 * - "streams": socket() and socketpair(), of AF_UNIX and not for datagrams
 	 * - "connect-ask": connect(), which somebody else does in its place: see confine_filter_install()
+	 * - "open-ask": open() and openat(); where they are to make an unnamed file (O_TMPFILE), somebody else does
 	 */
 	const char *const *calls;
 	const int *families; /* of "socket", ends with 0; NULL: any */
@@ -93,7 +94,7 @@ struct confine_filter *confine_filter_new(const char *const *calls, const int *f
 void confine_filter_free(struct confine_filter *filter);
 /*
  * Sets no_new_privs and installs the filter in the calling process. 0, or -1 with errno. listener: NULL, or
- * where to put the descriptor on which calls of "connect-ask" arrive (seccomp_unotify(2)).
+ * where to put the descriptor on which calls of "connect-ask" and "open-ask" arrive (seccomp_unotify(2)).
  */
 int confine_filter_install(const struct confine_filter *filter, int *listener);
 

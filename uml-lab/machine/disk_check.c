@@ -113,31 +113,3 @@ int disk_check_space(const struct machine_spec *spec, struct error *err)
 	}
 	return 0;
 }
-
-int disk_check_memory(const struct machine_spec *spec, bool no_namespaces, struct error *err)
-{
-	struct statvfs shm;
-	char reason[200], human[16], wanted[16];
-	uint64_t left;
-
-	if (statvfs("/dev/shm", &shm) < 0)
-		return error_errno(err, errno, "cannot look at /dev/shm, where the guest's memory would lie");
-	left = (uint64_t)shm.f_bavail * shm.f_frsize;
-	if (!(shm.f_flag & ST_NOEXEC) && left >= spec->memory)
-		return 0;
-	/* The sandbox mounts one of its own: only without namespaces the host's has to do. */
-	if (no_namespaces)
-		snprintf(reason, sizeof(reason), "process-group: asked for");
-	else if (sandbox_namespaces_work(reason, sizeof(reason)))
-		return 0;
-	if (shm.f_flag & ST_NOEXEC)
-		error_set(err, ERROR_FAILED,
-			  "/dev/shm is mounted noexec, and no private one can be made (%s)", reason);
-	else
-		error_set(err, ERROR_FAILED,
-			  "/dev/shm has %s free, the machine needs %s, and no private one can be made (%s)",
-			  str_human_size(left, human, sizeof(human)),
-			  str_human_size(spec->memory, wanted, sizeof(wanted)), reason);
-	return error_hint(err, "ask the administrator to allow user namespaces, or to remount /dev/shm with "
-			       "exec and more room");
-}

@@ -67,50 +67,6 @@ static void check_walls(struct host_check *check)
 		remedy(check, "a newer kernel (6.12 has all of it), with landlock among its lsm= modules");
 }
 
-/* Whether memory from a file there can be executed, as UML does with its own. */
-static bool can_execute_from(const char *folder)
-{
-	cleanup_close int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0700);
-	void *page;
-
-	if (fd < 0 || ftruncate(fd, 4096) < 0)
-		return false;
-	page = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED, fd, 0);
-	if (page == MAP_FAILED)
-		return false;
-	munmap(page, 4096);
-	return true;
-}
-
-static void check_shm(struct host_check *check)
-{
-	struct statvfs fs;
-	char free_space[16], reason[256];
-	bool usable;
-
-	if (statvfs("/dev/shm", &fs) < 0) {
-		say(check, BROKEN, "cannot be looked at: %s", strerror(errno));
-		remedy(check, "mount a tmpfs at /dev/shm");
-		return;
-	}
-	uint64_t left = (uint64_t)fs.f_bavail * fs.f_frsize;
-
-	str_human_size(left, free_space, sizeof(free_space));
-	usable = left >= SHM_ENOUGH && can_execute_from("/dev/shm");
-	if (usable)
-		say(check, OK, "executable, %s free", free_space);
-	else if (sandbox_namespaces_work(reason, sizeof(reason)))
-		say(check, OK, "%s free%s; each machine gets one of its own", free_space,
-		    fs.f_flag & ST_NOEXEC ? ", noexec" : "");
-	else
-		say(check, BROKEN,
-		    "%s free%s: guests' memory cannot lie there, and no private one can be made (%s)",
-		    free_space, fs.f_flag & ST_NOEXEC ? ", noexec" : "", reason);
-	if (check->level)
-		remedy(check,
-		       "remount it: mount -o remount,exec,size=50% /dev/shm; or allow user namespaces");
-}
-
 static void check_kernels(struct host_check *check)
 {
 	struct kernel *kernels = NULL;
@@ -293,7 +249,6 @@ int machine_host_checks(struct host_check *checks, int max)
 	} all[] = {
 		{"user namespaces", check_namespaces},
 		{"inner walls", check_walls},
-		{"/dev/shm", check_shm},
 		{"UML kernels", check_kernels},
 		{"ptrace", check_ptrace},
 		{"open files", check_files},

@@ -7,19 +7,26 @@
  * itself after a change: device, inode and the time of its last change. A cache
  * that can't be read or written costs time only.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
-#include "uml-lab/base/child.h"
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/base/dirs.h"
 #include "uml-lab/base/file.h"
+#include "uml-lab/base/loop.h"
 #include "uml-lab/base/str.h"
 #include "uml-lab/machine/kernel_internal.h"
+#include "uml-lab/machine/sandbox.h"
 
 #define VERSION_TIMEOUT_MS 5000
+#define VERSION_MEMORY	   (16u << 20) /* bytes that it may take of a tmpfs meanwhile */
 #define ANSWERS_MAX 16
 #define CACHE_MAX 65536		/* bytes of the file; ANSWERS_MAX lines are far less */
 
@@ -113,21 +120,58 @@ static const char *recall(const struct answer *key)
 	return NULL;
 }
 
-/* Asks the program itself. A program that is no UML kernel is an error. */
+/* Waits for its end and takes what it printed. */
+static int listen_to(struct sandbox *sandbox, int output, const char *path, char *text, int *major, int *minor, struct error *err)
+{
+	struct pollfd p = {.fd = sandbox->keeper.pidfd, .events = POLLIN};
+	int64_t end = loop_now_ms() + VERSION_TIMEOUT_MS, left;
+	char said[KERNEL_RELEASE_MAX + 2];
+	ssize_t got;
+	int status;
+
+	while ((left = end - loop_now_ms()) > 0 && poll(&p, 1, (int)left) <= 0)
+		;
+	if (left <= 0) {
+		sandbox_kill(sandbox);
+		return error_set(err, ERROR_TIMEOUT, "kernel %s did not tell its version within %d s", path,
+				 VERSION_TIMEOUT_MS / 1000);
+	}
+	sandbox_reap(sandbox, &status);
+	got = read(output, said, sizeof(said) - 1);
+	said[got > 0 ? got : 0] = '\0';
+	said[strcspn(said, "\n")] = '\0';
+	if (status || strlen(said) > KERNEL_RELEASE_MAX || parse_release(said, major, minor) < 0)
+		return error_set(err, ERROR_FAILED, "%s is no user-mode Linux kernel", path);
+	strcpy(text, said);
+	return 0;
+}
+
+/*
+ * Asks the program itself, in a sandbox as a machine's: a lab may name any program of its author's as its kernel. One that
+ * is no UML kernel is an error.
+ */
 static int ask(const char *path, char *text, int *major, int *minor, struct error *err)
 {
 	const char *const argv[] = { path, "--version", NULL };
-	const struct child_spec spec = { .argv = argv, .null_stdin = true, .new_session = true };
-	cleanup_free char *output = NULL;
-	int status;
+	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC), output = -1, theirs = -1;
+	struct sandbox_spec spec = {
+		.program = path,
+		.argv = argv,
+		.fd_count = 3,
+		.memory = VERSION_MEMORY,
+		.no_namespaces = str_eq(getenv("UML_LAB_SANDBOX"), "process-group"),
+	};
+	struct sandbox sandbox;
+	int ends[2];
 
-	if (child_capture(&spec, VERSION_TIMEOUT_MS, 256, false, &output, &status, err) < 0)
+	if (null < 0 || pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
+		return error_errno(err, errno, "cannot ask %s for its version", path);
+	output = ends[0];
+	theirs = ends[1];
+	spec.fds = (const int[]){ null, theirs, null };
+	if (sandbox_start(&sandbox, &spec, err) < 0)
 		return error_prefix(err, "kernel %s", path);
-	output[strcspn(output, "\n")] = '\0';
-	if (status || strlen(output) > KERNEL_RELEASE_MAX || parse_release(output, major, minor) < 0)
-		return error_set(err, ERROR_FAILED, "%s is no user-mode Linux kernel", path);
-	strcpy(text, output);
-	return 0;
+	return listen_to(&sandbox, output, path, text, major, minor, err);
 }
 
 int kernel_release(const char *path, char *text, int *major, int *minor, struct error *err)

@@ -4,5 +4,5 @@ LIB_machine_SRCS := $(addprefix uml-lab/machine/,supervise.c launch.c uml_args.c
 	host_checks.c kernel.c kernel_release.c initramfs.c)
 LIB_machine_SRCS += $(addprefix uml-lab/machine/,still.c disk_ask.c)
 LIB_machine_SRCS += $(addprefix uml-lab/machine/,shares.c share_relay.c)
-LIB_machine_SRCS += $(addprefix uml-lab/machine/,sandbox_keeper.c sandbox_root.c sandbox_program.c sandbox_connect.c elf.c cgroup.c)
+LIB_machine_SRCS += $(addprefix uml-lab/machine/,sandbox_keeper.c sandbox_root.c sandbox_program.c sandbox_ask.c elf.c cgroup.c)
 MANPAGES += uml-lab/machine/uml-lab-security.7

@@ -158,52 +158,18 @@ static int await_start(struct sandbox *sandbox, const struct sandbox_spec *spec,
 			 spec->program);
 }
 
-/* Without namespaces: the program's folder for temporary files, guests' memory among them. NULL + err. */
-static char *temporary_path(const char *folder, struct error *err)
-{
-	return str_printf(err, "/dev/shm/uml-lab-%u-%016" PRIx64, geteuid(), file_hash(folder, strlen(folder)));
-}
-
-static char *make_temporary(const char *folder, struct error *err)
-{
-	cleanup_free char *path = temporary_path(folder, err);
-
-	if (!path || file_remove_tree(path, err) < 0)
-		return NULL;
-	if (mkdir(path, 0700) < 0) {
-		error_errno(err, errno, "cannot make the folder %s for the guest's memory", path);
-		return NULL;
-	}
-	return steal_ptr(&path);
-}
-
-static void forget_temporary(struct sandbox *sandbox)
-{
-	if (sandbox->temporary)
-		file_remove_tree(sandbox->temporary, NULL);
-	free(steal_ptr(&sandbox->temporary));
-}
-
 static int make_plan(struct sandbox_plan *plan, struct error *err)
 {
 	if (elf_needs(plan->spec->program, &plan->libraries, err) < 0)
 		return -1;
 	plan->filter = program_filter(plan->namespaces, err);
-	if (!plan->filter)
-		return -1;
-	if (plan->namespaces)
-		return 0;
-	plan->temporary = make_temporary(plan->spec->folder ?: "", err);
-	return plan->temporary ? 0 : -1;
+	return plan->filter ? 0 : -1;
 }
 
 static void free_plan(struct sandbox_plan *plan)
 {
 	strv_free(&plan->libraries);
 	confine_filter_free(plan->filter);
-	if (plan->temporary)
-		file_remove_tree(plan->temporary, NULL);
-	free(plan->temporary);
 }
 
 /* Clones the keeper. As await_start(). */
@@ -251,8 +217,6 @@ static int attempt(struct sandbox *sandbox, const struct sandbox_spec *spec, boo
 		result = await_start(sandbox, spec, err);
 	if (result != 0)
 		sandbox_kill(sandbox);
-	else
-		sandbox->temporary = steal_ptr(&plan.temporary);
 	free_plan(&plan);
 	return result;
 }
@@ -310,15 +274,6 @@ void sandbox_kill(struct sandbox *sandbox)
 	child_wait(&sandbox->keeper, -1, NULL, NULL);
 	sandbox->kernel = (struct process_id){0};
 	sandbox->pid_namespace = 0;
-	forget_temporary(sandbox);
-}
-
-void sandbox_sweep(const char *folder)
-{
-	cleanup_free char *path = temporary_path(folder, NULL);
-
-	if (path)
-		file_remove_tree(path, NULL);
 }
 
 bool sandbox_namespaces_work(char *reason, size_t size)

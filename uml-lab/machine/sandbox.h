@@ -40,7 +40,7 @@ struct sandbox_spec {
 	size_t path_count;
 	const int *fds;			/* become 0, 1, 2, … of the program; all below 256 */
 	size_t fd_count;
-	uint64_t memory;		/* bytes of guest memory: sizes /dev/shm */
+	uint64_t memory;		/* bytes of guest memory: sizes /dev/shm, or the file in its place */
 	const struct cgroup *group;	/* joined by all of the tree; NULL: none */
 	int nice;			/* added to its priority, 0: none */
 	bool no_namespaces;		/* does not even try: for tests, and for $UML_LAB_SANDBOX=process-group */
@@ -54,7 +54,6 @@ struct sandbox {
 	ino_t pid_namespace;		/* of the program, 0 when unknown */
 	bool ended;			/* the keeper told the program's status before it was reaped */
 	int status;
-	char *temporary;		/* without namespaces: its folder in /dev/shm, removed when it is reaped */
 	char walls[256];		/* "namespaces, seccomp, Landlock 7 (…)", or "process-group: why; seccomp, …" */
 };
 
@@ -81,9 +80,6 @@ void sandbox_kill(struct sandbox *sandbox);
 
 /* Whether a process (pid as seen here) is one of the guest's. */
 bool sandbox_contains(const struct sandbox *sandbox, pid_t pid);
-
-/* Removes what a supervisor that was killed left in /dev/shm for the sandbox of this folder. */
-void sandbox_sweep(const char *folder);
 
 /*
  * Whether unprivileged user namespaces work here; reason (of size bytes) says

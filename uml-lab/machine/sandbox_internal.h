@@ -4,7 +4,7 @@
  *	sandbox_keeper.c	the keeper: puts up its walls, starts the program, waits
  *	sandbox_root.c		the root file system of the namespaced sandbox
  *	sandbox_program.c	the walls of the program itself, and exec
- *	sandbox_connect.c	without namespaces: connect() in the program's place
+ *	sandbox_ask.c		without namespaces: connect() and temporary files, in the program's place
  */
 #ifndef UML_LAB_MACHINE_SANDBOX_INTERNAL_H
 #define UML_LAB_MACHINE_SANDBOX_INTERNAL_H
@@ -22,7 +22,6 @@ struct sandbox_plan {
 	bool namespaces;
 	struct strv libraries;		/* and the interpreter */
 	struct confine_filter *filter;
-	char *temporary;		/* without namespaces: TMPDIR */
 	uid_t uid;
 	gid_t gid;
 };
@@ -64,7 +63,12 @@ _Noreturn void program_run(const struct sandbox_plan *plan, int link, int report
 /* The filter for it. NULL + err. */
 struct confine_filter *program_filter(bool namespaces, struct error *err);
 
-/* sandbox_connect.c: answers one request of the listener; folder is that of the spec, opened. */
-void connect_answer(int listener, int folder);
+/* sandbox_ask.c: a file in memory of that size, which never changes. Descriptor, or -1 with errno. */
+int memory_file(uint64_t size);
+/* Answers one request of the listener; folder is that of the spec, opened, memory a memory_file(). */
+void ask_answer(int listener, int folder, int memory);
+
+/* sandbox_root.c: what a guest with so much memory may take of a tmpfs. Bytes. */
+uint64_t shm_size(uint64_t memory);
 
 #endif

@@ -29,7 +29,8 @@ struct keeper {
 	const struct sandbox_plan *plan;
 	int signals;
 	int folder;	/* the guest's folder, without namespaces; -1 */
-	int listener;	/* of the program's connect(), without namespaces; -1 */
+	int memory;	/* the file for its memory, likewise */
+	int listener;	/* of what the program asks us to do, likewise */
 	pid_t program;
 };
 
@@ -71,6 +72,9 @@ static const char *build_walls(const struct sandbox_plan *plan)
 static const char *hold_group(struct keeper *k)
 {
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	k->memory = memory_file(shm_size(k->plan->spec->memory));
+	if (k->memory < 0)
+		return "making the guest's memory";
 	if (!k->plan->spec->folder)
 		return NULL;
 	k->folder = open(k->plan->spec->folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -166,7 +170,7 @@ static void keep(struct keeper *k, int link)
 		if (p[0].revents) /* nothing is ever said there */
 			return;
 		if (p[2].revents & POLLIN)
-			connect_answer(k->listener, k->folder);
+			ask_answer(k->listener, k->folder, k->memory);
 		else if (p[2].revents) /* nobody with the filter is left */
 			p[2].fd = -1;
 		while (read(k->signals, &info, sizeof(info)) == sizeof(info))
@@ -204,7 +208,7 @@ static int keeper_signals(void)
 
 _Noreturn void keeper_main(const struct sandbox_plan *plan, int link)
 {
-	struct keeper k = {.plan = plan, .folder = -1, .listener = -1};
+	struct keeper k = {.plan = plan, .folder = -1, .memory = -1, .listener = -1};
 	const char *failed;
 
 	prctl(PR_SET_NAME, "uml-keeper");

@@ -8,8 +8,8 @@
  * perf, userfaultfd, modules, other processes' memory, every socket but AF_UNIX.
  *
  * Landlock does not keep a process from connecting to an AF_UNIX socket by its path: the desktop's bus would start any program. In
- * a root of its own there is none to be found. Without one, connect() is done by the keeper, which looks at the path
- * (sandbox_connect.c), there are no datagram sockets (sendmsg() could name any path; UML then has no management console),
+ * a root of its own there is none to be found. Without one, connect() is done by the keeper, which looks at the path, as are
+ * temporary files, the guest's memory (sandbox_ask.c); the program can make no file of the host's. There are no datagram sockets (sendmsg() could name any path; UML then has no management console),
  * and nobody leaves the process group by which the tree is killed at once.
  */
 #include <errno.h>
@@ -20,6 +20,7 @@
 #include <sys/personality.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "uml-lab/base/cleanup.h"
@@ -31,7 +32,7 @@
 
 static const char *const common_calls[] = {
 	/* hostfs, ubd, temporary files */
-	"open", "openat", "creat", "stat", "lstat", "newfstatat", "statx", "access", "faccessat", "faccessat2",
+	"creat", "stat", "lstat", "newfstatat", "statx", "access", "faccessat", "faccessat2",
 	"getdents", "getdents64", "getcwd", "chdir", "fchdir", "rename", "renameat", "renameat2", "mkdir", "mkdirat",
 	"rmdir", "link", "linkat", "unlink", "unlinkat", "symlink", "symlinkat", "readlink", "readlinkat", "chmod",
 	"fchmod", "fchmodat", "chown", "fchown", "lchown", "fchownat", "umask", "utime", "utimes", "futimesat",
@@ -48,8 +49,8 @@ static const char *const common_calls[] = {
 	/* sockets, besides those below */
 	"bind", "listen", "accept", "accept4", "setsockopt", NULL};
 
-static const char *const namespaced_calls[] = {"socket", "socketpair", "connect", "setsid", "setpgid", NULL};
-static const char *const group_calls[] = {"streams", "connect-ask", NULL};
+static const char *const namespaced_calls[] = {"open", "openat", "socket", "socketpair", "connect", "setsid", "setpgid", NULL};
+static const char *const group_calls[] = {"open-ask", "streams", "connect-ask", NULL};
 
 struct confine_filter *program_filter(bool namespaces, struct error *err)
 {
@@ -90,11 +91,20 @@ uint64_t sandbox_processes(uint64_t memory)
 }
 
 /*
- * hostfs holds a descriptor for each open inode: as many as allowed. Never a core file of guests' memory. In a user namespace the
+ * hostfs holds a descriptor for each open inode: as many as allowed. Never a core file of guests' memory. No file grows beyond the
+ * largest it was given, or its memory. In a user namespace the
  * processes are counted for it alone (since 5.14), so the limit is one guest's; without, it is all of the user's.
  */
 static void set_limits(const struct sandbox_spec *spec)
 {
+	uint64_t largest = shm_size(spec->memory);
+	struct stat st;
+
+	for (size_t i = 0; i < spec->path_count; i++)
+		if (spec->paths[i].access & CONFINE_WRITE && stat(spec->paths[i].path, &st) == 0 &&
+		    (uint64_t)st.st_size > largest)
+			largest = (uint64_t)st.st_size;
+	set_limit(RLIMIT_FSIZE, largest);
 	set_limit(RLIMIT_NOFILE, RLIM_INFINITY);
 	set_limit(RLIMIT_CORE, 0);
 	set_limit(RLIMIT_NPROC, sandbox_processes(spec->memory));
@@ -126,7 +136,8 @@ static int wall_files(const struct sandbox_plan *plan, char walls[CONFINE_WALLS_
 	for (size_t i = 0; i < spec->path_count; i++)
 		allow(&rules, spec->paths[i].path, spec->paths[i].access);
 	/* The stub of new kernels may be executed from there, where there are no memfds (start_up.c, init_stub_exe_fd()). */
-	allow(&rules, plan->namespaces ? "/dev/shm" : plan->temporary, all | CONFINE_EXECUTE);
+	if (plan->namespaces)
+		allow(&rules, "/dev/shm", all | CONFINE_EXECUTE);
 	allow(&rules, "/dev/null", CONFINE_READ | CONFINE_WRITE);
 	allow(&rules, "/dev/zero", CONFINE_READ | CONFINE_WRITE);
 	allow(&rules, "/dev/random", CONFINE_READ);
@@ -134,7 +145,8 @@ static int wall_files(const struct sandbox_plan *plan, char walls[CONFINE_WALLS_
 	allow(&rules, "/proc/cpuinfo", CONFINE_READ);
 	if (spec->folder) { /* it is the current folder */
 		allow(&rules, ".", CONFINE_READ);
-		allow(&rules, SANDBOX_WRITABLE, all);
+		if (plan->namespaces) /* a tmpfs: what is made there takes nothing of the host's */
+			allow(&rules, SANDBOX_WRITABLE, all);
 	}
 	confine.path_count = rules.count;
 	return confine_landlock(&confine, walls, err);
@@ -178,8 +190,8 @@ _Noreturn void program_run(const struct sandbox_plan *plan, int link, int report
 {
 	const struct sandbox_spec *spec = plan->spec;
 	const char *folder = !spec->folder ? "/" : plan->namespaces ? SANDBOX_FOLDER : spec->folder;
-	char temporary[128], walls[CONFINE_WALLS_MAX];
-	const char *env[] = {"PATH=/usr/bin:/bin", "HOME=/", temporary, NULL};
+	static const char *const env[] = {"PATH=/usr/bin:/bin", "HOME=/", "TMPDIR=/dev/shm", NULL};
+	char walls[CONFINE_WALLS_MAX];
 	struct error err = ERROR_INIT;
 	int listener = -1;
 
@@ -187,7 +199,6 @@ _Noreturn void program_run(const struct sandbox_plan *plan, int link, int report
 	reset_signals();
 	setsid();
 	send_note(link, NOTE_KERNEL, 0, "", -1);
-	snprintf(temporary, sizeof(temporary), "TMPDIR=%s", plan->namespaces ? "/dev/shm" : plan->temporary);
 	/*
 	 * Up to 6.12 UML counts the random gap between its image and the heap as memory of the guest ("exec-shield
 	 * gap", arch/um/kernel/um_arch.c): up to 1 GB of page structures, which a small machine does not have.

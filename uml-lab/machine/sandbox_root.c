@@ -166,7 +166,7 @@ static int copy_cpuinfo(void)
 	return out < 0 || file_write_full(out, text, (size_t)got) < 0 ? -1 : 0;
 }
 
-static uint64_t shm_size(uint64_t memory)
+uint64_t shm_size(uint64_t memory)
 {
 	return memory + memory / 8 + SHM_EXTRA;
 }

@@ -349,10 +349,8 @@ static void sweep_runtime(int runtime, const char *path)
 {
 	cleanup_free char *guest = file_join(NULL, path, GUEST_FOLDER);
 
-	if (guest) {
+	if (guest)
 		file_remove_tree(guest, NULL);
-		sandbox_sweep(guest);
-	}
 	spool_clear(runtime);
 	unlinkat(runtime, "control", 0);
 }
@@ -378,7 +376,6 @@ static int log_to_file(const struct machine_spec *spec, struct error *err)
 static int check(struct supervisor *sv, struct error *err)
 {
 	const struct machine_spec *spec = sv->spec;
-	bool no_namespaces = str_eq(getenv("UML_LAB_SANDBOX"), "process-group");
 
 	if (access(spec->kernel.path, X_OK) < 0)
 		return error_errno(err, errno, "cannot run the kernel %s", spec->kernel.path);
@@ -387,7 +384,7 @@ static int check(struct supervisor *sv, struct error *err)
 	for (size_t i = 0; i < spec->disk_count; i++)
 		if (spec->ubd && disk_check_ubd(&spec->disks[i], err) < 0)
 			return -1;
-	if (disk_check_space(spec, err) < 0 || disk_check_memory(spec, no_namespaces, err) < 0)
+	if (disk_check_space(spec, err) < 0)
 		return -1;
 	if (initramfs_get(&spec->kernel, &sv->initramfs, err) < 0)
 		return -1;

@@ -293,7 +293,6 @@ int uml_args_check_word(const char *word, struct error *err);
 /* disk_check.c: everything that would make the kernel fail or panic later, told now (uml-facts.md, trap 3). */
 int disk_check_ubd(const struct machine_disk *disk, struct error *err);
 int disk_check_space(const struct machine_spec *spec, struct error *err);
-int disk_check_memory(const struct machine_spec *spec, bool no_namespaces, struct error *err);
 
 /* boot.c */
 int boot_init(struct supervisor *sv, struct error *err);

@@ -1,15 +1,22 @@
 /*
- * Without a root of its own the program must not connect to any AF_UNIX socket it can name. Its filter hands each connect() to the
- * keeper (seccomp_unotify(2)), which copies the address, decides about that copy, and connects the socket itself. Nothing
- * the program does to its memory in the meantime changes what was decided.
+ * What the keeper does in the program's place where there is no root of its own: the program's filter hands these calls to it
+ * (seccomp_unotify(2)).
  *
- * Allowed are sockets that lie directly in the guest's folder, where the program can make nothing.
+ * connect(): the program must not reach any AF_UNIX socket it can name. The keeper copies the address, decides about that copy, and
+ * connects the socket itself; nothing the program does to its memory in the meantime changes what was decided. Allowed are sockets
+ * that lie directly in the guest's folder, where the program can make nothing.
+ *
+ * open() of a temporary file (O_TMPFILE), which UML makes for the guest's memory (arch/um/os-Linux/mem.c): each is the same file in
+ * memory, as large as the guest's memory may be and sealed at that. So nothing of the host's /dev/shm can be filled, and there is
+ * nothing in it to be left behind.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/seccomp.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -66,7 +73,31 @@ static int connect_for(int listener, const struct seccomp_notif *request, int fo
 	return 0;
 }
 
-void connect_answer(int listener, int folder)
+int memory_file(uint64_t size)
+{
+	cleanup_close int fd = memfd_create("guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (fd < 0 || ftruncate(fd, (off_t)size) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
+		return -1;
+	return steal_fd(&fd);
+}
+
+/* Gives the program a descriptor of the memory file. Its number there, or -1 with errno. */
+static int open_for(int listener, const struct seccomp_notif *request, int memory)
+{
+	cleanup_close int fd = -1;
+	struct seccomp_notif_addfd add = {.id = request->id, .newfd_flags = O_CLOEXEC};
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", memory);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	add.srcfd = (uint32_t)fd;
+	return ioctl(listener, SECCOMP_IOCTL_NOTIF_ADDFD, &add);
+}
+
+void ask_answer(int listener, int folder, int memory)
 {
 	/* Room for what a newer kernel adds to its structures. */
 	union {
@@ -81,6 +112,13 @@ void connect_answer(int listener, int folder)
 	if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &in.request) < 0)
 		return;
 	out.answer.id = in.request.id;
-	out.answer.error = -connect_for(listener, &in.request, folder);
+	if (in.request.data.nr == SYS_connect) {
+		out.answer.error = -connect_for(listener, &in.request, folder);
+	} else {
+		int fd = open_for(listener, &in.request, memory);
+
+		out.answer.val = fd;
+		out.answer.error = fd < 0 ? -errno : 0;
+	}
 	ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &out.answer);
 }
