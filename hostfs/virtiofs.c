@@ -131,12 +131,8 @@ static void on_kick(void *arg, int fd, uint32_t events)
 /* Goes on behind what was answered before this process. */
 static void resume_queue(struct hostfs_device *d, struct vring_queue *q)
 {
-	uint16_t answered = __atomic_load_n(&q->used->idx, __ATOMIC_ACQUIRE);
-
-	q->next_avail = q->next_used = q->called = answered;
+	vring_resume(q);
 	d->suspect[q->index] = d->begin == HOSTFS_AFTER_DEATH;
-	/* The guest may wait for answers that it was not told of any more. */
-	q->called = (uint16_t)(answered - 1);
 }
 
 static void queue_changed(void *arg, unsigned index)

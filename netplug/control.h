@@ -18,7 +18,7 @@
  *	ADD_PORT	one guest interface, of SLIRP or on a VDE network. A port id that
  *			is there is an error. A network that is not there (yet) is none: the
  *			plug goes on trying, STATS tell how that goes.
- *	CONNECT		a guest's bess connection for a port, with the descriptor
+ *	CONNECT		a guest's connection for a port, of the transport that ADD_PORT said, with the descriptor
  *			in SCM_RIGHTS. Replaces an earlier one, which is closed.
  *	FORWARD_ADD	a port of the host that leads into the guest. REPLY's text is
  *			the forward as it is now, in full ("auto" replaced by the port):
@@ -94,6 +94,12 @@ struct netplug_header {
 	uint32_t length;	/* bytes of the payload that follows */
 } __attribute__((packed));
 
+/* How the guest's interface talks to the plug. */
+enum netplug_transport {
+	NETPLUG_BESS = 0,	/* UML's bess transport: CONNECT has a SEQPACKET socket, a bare frame a message */
+	NETPLUG_VHOST_USER = 1,	/* vhost-user: CONNECT has a stream socket, on which the guest's front-end speaks */
+};
+
 enum netplug_kind { NETPLUG_KIND_SLIRP = 1, NETPLUG_KIND_VDE = 2 };
 
 /* One guest interface. Fill with netplug_port_config_init(), then change what differs. Texts are NUL-terminated. */
@@ -105,7 +111,8 @@ struct netplug_port_config {
 	uint8_t restrict_access;	/* only forwards and what ALLOW names pass: no host, no DNS, no outside */
 	uint8_t host_access;		/* the address `host` is the host's loopback; else nothing answers there */
 	uint8_t port_security;		/* frames from another MAC than the guest's own are dropped */
-	uint8_t reserved[2];		/* 0 */
+	uint8_t transport;		/* enum netplug_transport */
+	uint8_t reserved;		/* 0 */
 	uint32_t mtu;			/* NETPLUG_MTU_MIN … NETPLUG_MTU_MAX; the same as UML's mtu= */
 	char label[64];			/* VDE: what to call the port, in the switch and in logs; "" for its number */
 	char locator[NETPLUG_LOCATOR_MAX];	/* VDE: MODULE://… or an absolute path */
@@ -227,11 +234,11 @@ int netplug_control_receive(int control, struct netplug_message *message, struct
 
 /*
  * Makes the socket that a guest's interface connects to
- * (vecN:transport=bess,dst=PATH): SEQPACKET, mode 0600, non-blocking,
+ * (vecN:transport=bess,dst=PATH, or virtio_uml.device=PATH:1): SEQPACKET or a stream, mode 0600, non-blocking,
  * close-on-exec. A stale socket file at path is replaced; one that somebody
  * listens on is ERROR_STATE. Returns the listening descriptor, or -1 + err. The caller
  * unlinks path when done.
  */
-int netplug_listen(const char *path, struct error *err);
+int netplug_listen(const char *path, enum netplug_transport transport, struct error *err);
 
 #endif

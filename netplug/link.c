@@ -1,5 +1,5 @@
 /*
- * The guest's connection: a SEQPACKET socket (UML's bess transport), one bare
+ * The guest's connection by UML's bess transport: a SEQPACKET socket, one bare
  * Ethernet frame per message.
  *
  * How it works: frames are received in batches. Frames to the guest are
@@ -30,56 +30,21 @@
 #define BATCHES_PER_TURN 4		/* then the sockets get their turn */
 #define QUEUE_BYTES (1024 * 1024)
 #define CONGESTED_BYTES (QUEUE_BYTES / 4)	/* the rest is room for what comes all the same */
+#define PROMPT_BYTES 4096		/* go at once: libslirp's window is 64 KiB, few such frames are under way */
 #define SEND_BUFFER (1024 * 1024)	/* the kernel cuts it to net.core.wmem_max */
 
-struct link {
+struct bess {
+	struct link link;		/* first */
 	struct loop *loop;
 	struct loop_fd *source;
 	int fd;				/* -1: no connection */
-	struct link_events events;
-	struct netplug_stats *stats;
-
-	size_t frame_max;		/* longest frame taken */
 	struct frame_batch in;
 	struct frame_queue out;
 	bool held;			/* nothing is read from the guest */
 	bool waiting;			/* for room in the socket: EPOLLOUT is watched */
-	bool congested;
 };
 
-struct link *link_new(struct loop *loop, size_t mtu, const struct link_events *events,
-		      struct netplug_stats *stats, struct error *err)
-{
-	struct link *link = calloc(1, sizeof(*link));
-	size_t size = ETHERNET_HEADER + VLAN_TAG + mtu;
-
-	if (!link) {
-		error_oom(err);
-		return NULL;
-	}
-	link->fd = -1;
-	link->loop = loop;
-	link->events = *events;
-	link->stats = stats;
-	link->frame_max = size;
-	if (frame_batch_init(&link->in, size, err) || frame_queue_init(&link->out, QUEUE_BYTES, err)) {
-		link_free(link);
-		return NULL;
-	}
-	return link;
-}
-
-bool link_connected(const struct link *link)
-{
-	return link->fd >= 0;
-}
-
-bool link_congested(const struct link *link)
-{
-	return link->congested;
-}
-
-static void set_congested(struct link *link, bool congested)
+void link_set_congested(struct link *link, bool congested)
 {
 	if (link->congested == congested)
 		return;
@@ -87,75 +52,101 @@ static void set_congested(struct link *link, bool congested)
 	link->events.changed(link->events.arg);
 }
 
-static void forget_queue(struct link *link)
+static void forget_queue(struct bess *bess)
 {
-	link->stats->out_dropped += frame_queue_clear(&link->out);
+	bess->link.stats->out_dropped += frame_queue_clear(&bess->out);
 }
 
-static void watch(struct link *link)
+static void watch(struct bess *bess)
 {
-	if (link->source)
-		loop_set_events(link->source, (link->held ? 0 : EPOLLIN) | (link->waiting ? EPOLLOUT : 0));
+	if (bess->source)
+		loop_set_events(bess->source, (bess->held ? 0 : EPOLLIN) | (bess->waiting ? EPOLLOUT : 0));
 }
 
-static void disconnect(struct link *link)
+static void disconnect(struct bess *bess)
 {
-	if (link->fd < 0)
+	if (bess->fd < 0)
 		return;
-	loop_remove_fd(link->source);
-	link->source = NULL;
-	close(link->fd);
-	link->fd = -1;
-	link->waiting = false;
-	forget_queue(link);
-	set_congested(link, false);
+	loop_remove_fd(bess->source);
+	bess->source = NULL;
+	close(bess->fd);
+	bess->fd = -1;
+	bess->waiting = false;
+	forget_queue(bess);
+	link_set_congested(&bess->link, false);
 }
 
-static void take_frame(struct link *link, const uint8_t *frame, size_t length)
+static void flush(struct bess *bess)
+{
+	struct frame_count sent = { 0 };
+	bool waiting;
+	int rc;
+
+	if (bess->fd < 0 || !frame_queue_count(&bess->out))
+		return;
+	rc = frame_queue_send(&bess->out, bess->fd, &sent);
+	bess->link.stats->out_frames += sent.frames;
+	bess->link.stats->out_bytes += sent.bytes;
+	waiting = rc > 0;
+	if (rc < 0)	/* the end of the connection comes as EPOLLHUP */
+		forget_queue(bess);
+	if (bess->waiting != waiting) {
+		bess->waiting = waiting;
+		watch(bess);
+	}
+	if (frame_queue_bytes(&bess->out) > CONGESTED_BYTES || frame_queue_count(&bess->out) > FRAME_QUEUE_MAX / 4)
+		link_set_congested(&bess->link, true);
+	else if (!waiting)
+		link_set_congested(&bess->link, false);
+}
+
+static void take_frame(struct bess *bess, const uint8_t *frame, size_t length)
 {
 	if (length < ETHERNET_HEADER) {
-		link->stats->in_runts++;
+		bess->link.stats->in_runts++;
 		return;
 	}
-	if (length > link->frame_max) {
-		link->stats->in_giants++;
+	if (length > bess->link.frame_max) {
+		bess->link.stats->in_giants++;
 		return;
 	}
-	link->stats->in_frames++;
-	link->stats->in_bytes += length;
-	link->events.frame(link->events.arg, frame, length);
+	bess->link.stats->in_frames++;
+	bess->link.stats->in_bytes += length;
+	bess->link.events.frame(bess->link.events.arg, frame, length);
 }
 
 /* Receives one batch. Returns frames received; 0 when there are no more, -1 when the connection is at its end. */
-static int receive_batch(struct link *link)
+static int receive_batch(struct bess *bess)
 {
-	int n = frame_batch_receive(&link->in, link->fd);
+	int n = frame_batch_receive(&bess->in, bess->fd);
 
 	for (int i = 0; i < n; i++) {
 		/* At the end of the connection every buffer of the batch comes back empty. */
-		if (link->in.msg[i].msg_len == 0 && netplug_socket_ended(link->fd))
+		if (bess->in.msg[i].msg_len == 0 && netplug_socket_ended(bess->fd))
 			return -1;
-		take_frame(link, link->in.iov[i].iov_base, link->in.msg[i].msg_len);
+		take_frame(bess, bess->in.iov[i].iov_base, bess->in.msg[i].msg_len);
+		if (bess->in.msg[i].msg_len >= PROMPT_BYTES)
+			flush(bess);	/* the acknowledgement */
 	}
 	return n;
 }
 
 static void on_event(void *arg, int fd, uint32_t events)
 {
-	struct link *link = arg;
+	struct bess *bess = arg;
 	int n = FRAME_BATCH;
 
 	(void)fd;
 	if (events & EPOLLOUT)
-		link_flush(link);
+		flush(bess);
 	if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
 		return;
 	/* Held: only the end is of interest, which comes after the frames. */
-	for (int i = 0; i < BATCHES_PER_TURN && n == FRAME_BATCH && (!link->held || events & EPOLLHUP); i++)
-		n = receive_batch(link);
+	for (int i = 0; i < BATCHES_PER_TURN && n == FRAME_BATCH && (!bess->held || events & EPOLLHUP); i++)
+		n = receive_batch(bess);
 	if (n < 0 || (n == 0 && events & (EPOLLHUP | EPOLLERR))) {
 		log_debug("the guest's connection ended");
-		disconnect(link);
+		disconnect(bess);
 	}
 }
 
@@ -173,78 +164,97 @@ static int check_connection(int fd, struct error *err)
 	return 0;
 }
 
-int link_connect(struct link *link, int fd, struct error *err)
+static int connect_link(struct link *link, int fd, struct error *err)
 {
+	struct bess *bess = (struct bess *)link;
 	cleanup_close int owned = fd;
 	struct loop_fd *source;
 
 	if (check_connection(fd, err))
 		return -1;
-	source = loop_add_fd(link->loop, fd, EPOLLIN, on_event, link, err);
+	source = loop_add_fd(bess->loop, fd, EPOLLIN, on_event, bess, err);
 	if (!source)
 		return -1;
-	disconnect(link);
-	link->fd = steal_fd(&owned);
-	link->source = source;
-	watch(link);
+	disconnect(bess);
+	bess->fd = steal_fd(&owned);
+	bess->source = source;
+	watch(bess);
 	link->stats->connections++;
 	return 0;
 }
 
-void link_hold(struct link *link, bool held)
+static void hold_link(struct link *link, bool held)
 {
-	link->held = held;
-	watch(link);
+	struct bess *bess = (struct bess *)link;
+
+	bess->held = held;
+	watch(bess);
 }
 
-void link_send(struct link *link, const uint8_t *frame, size_t length)
+static bool is_connected(const struct link *link)
 {
+	return ((const struct bess *)link)->fd >= 0;
+}
+
+static void send_frame(struct link *link, const uint8_t *frame, size_t length)
+{
+	struct bess *bess = (struct bess *)link;
 	uint8_t *room = NULL;
 
-	if (link->fd >= 0 && length <= link->frame_max)
-		room = frame_queue_add(&link->out, length);
+	if (bess->fd >= 0 && length <= link->frame_max)
+		room = frame_queue_add(&bess->out, length);
 	if (!room) {
 		link->stats->out_dropped++;
 		return;
 	}
 	memcpy(room, frame, length);
-	if (frame_queue_count(&link->out) >= FRAME_BATCH && !link->congested)
-		link_flush(link);
+	if (!link->congested && (length >= PROMPT_BYTES || frame_queue_count(&bess->out) >= FRAME_BATCH))
+		flush(bess);
 }
 
-void link_flush(struct link *link)
+static void flush_link(struct link *link)
 {
-	struct frame_count sent = { 0 };
-	bool waiting;
-	int rc;
-
-	if (link->fd < 0 || !frame_queue_count(&link->out))
-		return;
-	rc = frame_queue_send(&link->out, link->fd, &sent);
-	link->stats->out_frames += sent.frames;
-	link->stats->out_bytes += sent.bytes;
-	waiting = rc > 0;
-	if (rc < 0)	/* the end of the connection comes as EPOLLHUP */
-		forget_queue(link);
-	if (link->waiting != waiting) {
-		link->waiting = waiting;
-		watch(link);
-	}
-	if (frame_queue_bytes(&link->out) > CONGESTED_BYTES || frame_queue_count(&link->out) > FRAME_QUEUE_MAX / 4)
-		set_congested(link, true);
-	else if (!waiting)
-		set_congested(link, false);
+	flush((struct bess *)link);
 }
 
-void link_free(struct link *link)
+static void free_link(struct link *link)
 {
-	if (!link)
-		return;
-	if (link->fd >= 0) {
-		loop_remove_fd(link->source);
-		close(link->fd);
+	struct bess *bess = (struct bess *)link;
+
+	if (bess->fd >= 0) {
+		loop_remove_fd(bess->source);
+		close(bess->fd);
 	}
-	frame_batch_free(&link->in);
-	frame_queue_free(&link->out);
-	free(link);
+	frame_batch_free(&bess->in);
+	frame_queue_free(&bess->out);
+	free(bess);
+}
+
+static const struct link_ops ops = {
+	.connect = connect_link,
+	.send = send_frame,
+	.flush = flush_link,
+	.connected = is_connected,
+	.hold = hold_link,
+	.free = free_link,
+};
+
+struct link *link_bess_new(struct loop *loop, const struct netplug_port_config *config,
+			   const struct link_events *events, struct netplug_stats *stats, struct error *err)
+{
+	struct bess *bess = calloc(1, sizeof(*bess));
+	size_t size = ETHERNET_HEADER + VLAN_TAG + config->mtu;
+
+	if (!bess) {
+		error_oom(err);
+		return NULL;
+	}
+	bess->link = (struct link){ .ops = &ops, .events = *events, .stats = stats, .frame_max = size };
+	bess->fd = -1;
+	bess->loop = loop;
+	if (frame_batch_init(&bess->in, size, err) || frame_queue_init(&bess->out, QUEUE_BYTES, err)) {
+		free_link(&bess->link);
+		return NULL;
+	}
+	return &bess->link;
 }

@@ -17,7 +17,7 @@ struct options {
 	struct strv forwards, allow;
 	const char *join_fd;
 	bool no_sockets;
-	bool host, restrict_access, no_ipv6;
+	bool host, restrict_access, no_ipv6, vhost_user;
 	const char *hostname, *domain, *search;
 	const char *mtu;
 };
@@ -33,6 +33,7 @@ static const struct cli_option option_table[] = {
 	{ "join-fd", 0, CLI_STRING, OPTION(join_fd), "N", "with --vde: join it for another uml-netplug, told on descriptor N" },
 	{ "label", 0, CLI_STRING, OPTION(label), "TEXT", "what the interface is called in the switch's list of ports" },
 	{ "socket", 0, CLI_STRING, OPTION(socket), "PATH", "listen here for the guest's bess transport" },
+	{ "vhost-user", 0, CLI_FLAG, OPTION(vhost_user), NULL, "listen for vhost-user instead: a virtio network device" },
 	{ "forward", 0, CLI_LIST, OPTION(forwards), "[ADDRESS:]PORT:[GUEST:]GUESTPORT[/udp]",
 	  "lead a port of the host, or auto, into the guest" },
 	{ "host", 0, CLI_FLAG, OPTION(host), NULL, "let the guest reach the host's loopback as 10.0.2.2" },
@@ -66,6 +67,7 @@ static int fill_config(const struct options *o, struct netplug_port_config *c, s
 	c->host_access = o->host;
 	c->restrict_access = o->restrict_access;
 	c->ipv6 = !o->no_ipv6;
+	c->transport = o->vhost_user ? NETPLUG_VHOST_USER : NETPLUG_BESS;
 	if (o->mtu) {
 		int min = o->vde ? NETPLUG_VDE_MTU_MIN : NETPLUG_MTU_MIN;
 		int max = o->vde ? NETPLUG_VDE_MTU_MAX : NETPLUG_MTU_MAX;

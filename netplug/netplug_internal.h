@@ -4,7 +4,7 @@
  *	guest ⇄ link ⇄ port ⇄ slirp_port ⇄ slirp (libslirp) ⇄ host sockets
  *	                                 ⇄ udp_forward      ⇄ host sockets
  *
- * link: the guest's connection, frames in batches. port: one interface; all its
+ * link: the guest's connection, frames in batches (link.c: bess, vnet.c: vhost-user). port: one interface; all its
  * frames pass there. backend: what it is joined to, by its kind. plug: the
  * process's ports and its loop. serve: what a control socket or a stand-alone
  * listening socket tells the plug to do.
@@ -153,34 +153,98 @@ bool allow_passes(const struct allow_list *list, const struct netplug_port_confi
  */
 size_t dhcp_add_mtu(const uint8_t *frame, size_t length, uint32_t mtu, uint8_t out[static DHCP_FRAME_MAX]);
 
-/* link.c: the guest's connection */
+/* The guest's connection, of either kind: link.c and vnet.c */
 
 struct link;
 
 struct link_events {
-	/* A frame came, ETHERNET_HEADER … ETHERNET_HEADER + VLAN_TAG + mtu bytes, valid during the call. */
+	/*
+	 * A frame came, valid during the call: ETHERNET_HEADER … ETHERNET_HEADER + VLAN_TAG + mtu bytes, or a super-frame
+	 * (offload.h) while link_set_super() lets those pass.
+	 */
 	void (*frame)(void *arg, const uint8_t *frame, size_t length);
 	/* The queue to the guest went from full to empty, or the guest went away: link_congested() has changed. */
 	void (*changed)(void *arg);
 	void *arg;
 };
 
-/* A link without a connection. Counts into *stats. NULL + err. */
-struct link *link_new(struct loop *loop, size_t mtu, const struct link_events *events,
-		      struct netplug_stats *stats, struct error *err);
+struct link_ops {
+	int (*connect)(struct link *link, int fd, struct error *err);
+	void (*send)(struct link *link, const uint8_t *frame, size_t length);
+	void (*receive)(struct link *link);
+	void (*flush)(struct link *link);
+	bool (*connected)(const struct link *link);
+	void (*hold)(struct link *link, bool held);
+	void (*free)(struct link *link);
+};
+
+/* What both kinds have in common; first in theirs. */
+struct link {
+	const struct link_ops *ops;
+	struct link_events events;
+	struct netplug_stats *stats;
+	size_t frame_max;	/* longest frame taken, super-frames apart */
+	bool congested;		/* the guest does not read what is queued: those who feed it should wait for changed() */
+	bool super;		/* super-frames pass whole */
+	bool more;		/* frames of the guest's wait for link_receive(): the loop must not sleep */
+};
+
+/* A link without a connection. Counts into *stats. NULL + err. link.c: UML's bess transport. */
+struct link *link_bess_new(struct loop *loop, const struct netplug_port_config *config,
+			   const struct link_events *events, struct netplug_stats *stats, struct error *err);
+/* vnet.c: vhost-user. */
+struct link *link_vnet_new(struct loop *loop, const struct netplug_port_config *config,
+			   const struct link_events *events, struct netplug_stats *stats, struct error *err);
+void link_set_congested(struct link *link, bool congested);
+
 /* Takes a connection over (also after a failure), closing the one before. 0, or -1 + err. */
-int link_connect(struct link *link, int fd, struct error *err);
-/* Queues a frame for the guest; a full queue or no connection drops and counts it. */
-void link_send(struct link *link, const uint8_t *frame, size_t length);
-/* Hands queued frames to the kernel; called at the end of each turn of the loop. */
-void link_flush(struct link *link);
-/* Whether the guest does not read what is queued: those who feed it should wait for changed(). */
-bool link_congested(const struct link *link);
-bool link_connected(const struct link *link);
+static inline int link_connect(struct link *link, int fd, struct error *err)
+{
+	return link->ops->connect(link, fd, err);
+}
+
+/* Hands a frame to the guest, or queues it; a full queue or no connection drops and counts it. */
+static inline void link_send(struct link *link, const uint8_t *frame, size_t length)
+{
+	link->ops->send(link, frame, length);
+}
+
+/* Takes frames that wait from the guest, a bounded number; called in each turn of the loop. */
+static inline void link_receive(struct link *link)
+{
+	if (link->ops->receive)
+		link->ops->receive(link);
+}
+
+/* Tells the guest of what was sent; called at the end of each turn of the loop. */
+static inline void link_flush(struct link *link)
+{
+	link->ops->flush(link);
+}
+
+static inline bool link_connected(const struct link *link)
+{
+	return link->ops->connected(link);
+}
+
 /* While held nothing is read from the guest: its frames wait. */
-void link_hold(struct link *link, bool held);
+static inline void link_hold(struct link *link, bool held)
+{
+	link->ops->hold(link, held);
+}
+
+/* Whether TCP super-frames pass as they are; else each is cut into the segments that the guest meant. */
+static inline void link_set_super(struct link *link, bool super)
+{
+	link->super = super;
+}
+
 /* NULL is fine. */
-void link_free(struct link *link);
+static inline void link_free(struct link *link)
+{
+	if (link)
+		link->ops->free(link);
+}
 
 /* wheel.c: what becomes due when */
 

@@ -4,7 +4,7 @@
  *	guest ⇄ link ⇄ port ⇄ backend: slirp_port.c or vde.c
  *
  * Every frame passes here, in either direction: from_guest() and to_guest().
- * While the guest does not read (link_congested()) the backend is paused;
+ * While the guest does not read (link->congested) the backend is paused;
  * while the backend takes nothing, the link is held.
  */
 #include <stdlib.h>
@@ -76,7 +76,7 @@ static void on_link_changed(void *arg)
 	struct port *port = arg;
 
 	if (port->backend)
-		port->backend->ops->pause(port->backend, link_congested(port->link));
+		port->backend->ops->pause(port->backend, port->link->congested);
 }
 
 static void on_hold(void *arg, bool held)
@@ -101,10 +101,18 @@ static int check_config(const struct netplug_port_config *c, struct error *err)
 
 	if (c->port_security > 1 || c->ipv6 > 1 || c->restrict_access > 1 || c->host_access > 1)
 		return error_set(err, ERROR_FAILED, "port %u: a switch is neither 0 nor 1", c->port);
+	if (c->transport != NETPLUG_BESS && c->transport != NETPLUG_VHOST_USER)
+		return error_set(err, ERROR_FAILED, "port %u: unknown transport %u", c->port, c->transport);
 	if (c->mtu < mtu_min || c->mtu > NETPLUG_MTU_MAX)
 		return error_set(err, ERROR_USAGE, "MTU %u is not within %u and %d", c->mtu, mtu_min,
 				 NETPLUG_MTU_MAX);
 	return 0;
+}
+
+/* libslirp takes TCP as long as it gets it. A network, and a line that loses or delays, are to see what the guest meant to send. */
+static void set_super(struct port *port)
+{
+	link_set_super(port->link, port->config.kind == NETPLUG_KIND_SLIRP && !port->sent);
 }
 
 static struct backend *new_backend(struct port *port, struct loop *loop, struct error *err)
@@ -144,9 +152,12 @@ struct port *port_new(struct loop *loop, const struct netplug_port_config *confi
 	port->want_join_arg = arg;
 	port->stats.port = config->port;
 	events.arg = port;
-	port->link = link_new(loop, config->mtu, &events, &port->stats, err);
-	if (port->link)
+	port->link = (config->transport == NETPLUG_VHOST_USER ? link_vnet_new : link_bess_new)(loop, config, &events,
+											       &port->stats, err);
+	if (port->link) {
+		set_super(port);
 		port->backend = new_backend(port, loop, err);
+	}
 	if (!port->backend) {
 		port_free(port);
 		return NULL;
@@ -237,6 +248,7 @@ int port_impair(struct port *port, const struct netplug_impair *settings, struct
 	if (port->config.kind == NETPLUG_KIND_SLIRP && set_line(port, &port->received, arrive, &line, err))
 		return -1;
 	port->down = settings->down;
+	set_super(port);
 	return 0;
 }
 
@@ -255,11 +267,14 @@ void port_stats(const struct port *port, struct netplug_stats *stats)
 
 int port_prepare(struct port *port)
 {
-	return port->backend->ops->prepare ? port->backend->ops->prepare(port->backend) : -1;
+	int ms = port->backend->ops->prepare ? port->backend->ops->prepare(port->backend) : -1;
+
+	return port->link->more ? 0 : ms;
 }
 
 void port_finish(struct port *port)
 {
+	link_receive(port->link);
 	if (port->backend->ops->finish)
 		port->backend->ops->finish(port->backend);
 	link_flush(port->link);

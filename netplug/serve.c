@@ -348,7 +348,7 @@ static int open_alone(struct server *s, const struct serve_alone *o, struct erro
 	    add_forwards(s->plug.ports[o->config.port], o->forwards, err) ||
 	    add_allowed(s->plug.ports[o->config.port], o->allow, err))
 		return -1;
-	s->listener = netplug_listen(o->socket, err);
+	s->listener = netplug_listen(o->socket, o->config.transport, err);
 	if (s->listener < 0)
 		return -1;
 	s->listener_source = loop_add_fd(s->plug.loop, s->listener, EPOLLIN, on_connection, s, err);

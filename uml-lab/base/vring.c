@@ -239,13 +239,36 @@ int vring_pop(struct vring_queue *q, struct vring_chain *chain, struct iovec *io
 	return wrong ? break_ring(q, err, wrong) : 1;
 }
 
-void vring_push(struct vring_queue *q, uint16_t head, uint32_t written)
+void vring_fill(struct vring_queue *q, unsigned i, uint16_t head, uint32_t written)
 {
-	struct vring_used_elem *e = &q->used->ring[q->next_used & (q->size - 1)];
+	struct vring_used_elem *e = &q->used->ring[(uint16_t)(q->next_used + i) & (q->size - 1)];
 
 	__atomic_store_n(&e->id, head, __ATOMIC_RELAXED);
 	__atomic_store_n(&e->len, written, __ATOMIC_RELAXED);
-	store16(&q->used->idx, ++q->next_used);
+}
+
+void vring_publish(struct vring_queue *q, unsigned count)
+{
+	q->next_used = (uint16_t)(q->next_used + count);
+	store16(&q->used->idx, q->next_used);
+}
+
+void vring_push(struct vring_queue *q, uint16_t head, uint32_t written)
+{
+	vring_fill(q, 0, head, written);
+	vring_publish(q, 1);
+}
+
+void vring_unpop(struct vring_queue *q, unsigned n)
+{
+	q->next_avail = (uint16_t)(q->next_avail - n);
+}
+
+void vring_resume(struct vring_queue *q)
+{
+	q->next_avail = q->next_used = load16(&q->used->idx);
+	/* Whichever answer the guest waits for: it is among the last that the ring holds. */
+	q->called = (uint16_t)(q->next_used - q->size);
 }
 
 bool vring_wants_call(struct vring_queue *q)

@@ -96,6 +96,23 @@ unsigned vring_waiting(const struct vring_queue *q);
 /* Gives a request back, of which `written` bytes were filled. The guest is told by vring_wants_call(). */
 void vring_push(struct vring_queue *q, uint16_t head, uint32_t written);
 
+/*
+ * The same for several requests that the guest sees at once: the i-th to be published is filled in, then all `count` of
+ * them are made known. Until then the ring says that none of them was answered.
+ */
+void vring_fill(struct vring_queue *q, unsigned i, uint16_t head, uint32_t written);
+void vring_publish(struct vring_queue *q, unsigned count);
+
+/* Puts back the last n requests that were taken, none of which was answered. */
+void vring_unpop(struct vring_queue *q, unsigned n);
+
+/*
+ * Goes on behind what was answered before us, perhaps by a process that was killed: for devices that answer in the
+ * order of the requests, so that the used index tells which is next. The next vring_wants_call() says yes if the
+ * guest may have missed a call.
+ */
+void vring_resume(struct vring_queue *q);
+
 /* Whether the guest wants to be told of what was pushed since this was asked last. */
 bool vring_wants_call(struct vring_queue *q);
 

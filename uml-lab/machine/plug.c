@@ -466,7 +466,7 @@ static int open_port(struct supervisor *sv, size_t i, struct error *err)
 	port->path = guest_path(sv->spec, name, err);
 	if (!port->path)
 		return -1;
-	port->listener = netplug_listen(port->path, err);
+	port->listener = netplug_listen(port->path, NETPLUG_BESS, err);
 	if (port->listener < 0)
 		return -1;
 	port->listener_source = loop_add_fd(sv->loop, port->listener, EPOLLIN, on_guest, port, err);
