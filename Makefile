@@ -45,6 +45,7 @@ endif
 LIBS :=
 PROGRAMS :=
 STATIC_PROGRAMS :=
+STATIC_PIE :=
 MANPAGES :=
 MODULES := uml-lab/base cow netplug hostfs uml-lab/lab uml-lab/image uml-lab/session uml-lab/network uml-lab/machine uml-lab/guest uml-lab/cmd
 -include $(wildcard $(addsuffix /module.mk,$(MODULES)))
@@ -83,12 +84,22 @@ $(B)/lib$(1).a: $(call obj,$(LIB_$(1)_SRCS))
 endef
 $(foreach l,$(LIBS),$(eval $(call lib_rule,$(l))))
 
-# Programs link against all libraries of the tree; the linker takes what is used.
+# Programs link against all libraries of the tree; the linker takes what is used. STATIC_PIE: programs that run for a millisecond,
+# of which the loading of libc would be the half; the sanitizers need it shared.
+comma := ,
+ifneq ($(VARIANT),san)
+is_static = $(filter $(1),$(STATIC_PIE))
+endif
+# What debuggers read lies apart, where gdb, perf and valgrind look for it: a program that is started for the first time is read from the disk.
 define program_rule
 $(B)/$(1): $(call obj,$(PROGRAM_$(1)_SRCS)) $(LIB_FILES) Makefile
 	@echo "  LD   $$@"
-	@$(CC) $(LDFLAGS) -Wl,--gc-sections -o $$@ $(call obj,$(PROGRAM_$(1)_SRCS)) \
-		-Wl,--as-needed -Wl,--start-group $(LIB_FILES) -Wl,--end-group $$(PROGRAM_LIBS) -lpthread
+	@mkdir -p $(B)/.debug
+	@$(CC) $(if $(call is_static,$(1)),-static-pie -Wl$(comma)-z$(comma)relro$(comma)-z$(comma)now,$(LDFLAGS)) -Wl,--gc-sections -o $$@ $(call obj,$(PROGRAM_$(1)_SRCS)) \
+		-Wl,--as-needed -Wl,--start-group $(LIB_FILES) -Wl,--end-group \
+		$$(if $(call is_static,$(1)),$(LINKED_IN_FLAGS),$$(PROGRAM_LIBS)) -lpthread
+	@objcopy --only-keep-debug $$@ $(B)/.debug/$(1).debug
+	@strip $$@ && objcopy --add-gnu-debuglink=$(B)/.debug/$(1).debug $$@
 endef
 $(foreach p,$(PROGRAMS),$(eval $(call program_rule,$(p))))
 

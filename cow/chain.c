@@ -124,7 +124,11 @@ static int descend(struct cow_chain *chain, const struct cow_open_options *o, si
 {
 	cleanup_with(cow_policy_free) struct cow_policy policy = {0};
 
-	if (cow_policy_init(&policy, o, err) || check_journal(chain, o, writable, err))
+	if (check_journal(chain, o, writable, err))
+		return -1;
+	if (!chain->files[chain->count - 1]->bitmap)
+		return 0; /* a raw image stands on nothing: what may be opened below it need not be found out */
+	if (cow_policy_init(&policy, o, err))
 		return -1;
 	while (chain->files[chain->count - 1]->bitmap) {
 		const struct cow_file *last = chain->files[chain->count - 1];

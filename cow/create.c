@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cow/internal.h"
 #include "uml-lab/base/file.h"
@@ -93,8 +94,11 @@ int cow_header_for(struct cow_header *h, const char *backing, bool digest, char 
 static int guard_target(struct cow_temp *temp, const char *backing, struct error *err)
 {
 	const struct cow_open_options look = {.no_lock = true, .partial = true, .any_backing = true};
-	cleanup_chain struct cow_chain *chain = cow_chain_open(backing, &look, err);
+	cleanup_chain struct cow_chain *chain = NULL;
 
+	if (access(temp->path, F_OK) && errno == ENOENT)
+		return 0;
+	chain = cow_chain_open(backing, &look, err);
 	return chain ? cow_temp_guard(temp, chain, err) : -1;
 }
 

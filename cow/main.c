@@ -1,4 +1,4 @@
-/* uml-cow: the subcommands over libcow. */
+/* uml-cow-all: every subcommand over libcow. People call it through uml-cow (quick.c). */
 #include <stddef.h>
 
 #include "cow/cmd.h"

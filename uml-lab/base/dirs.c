@@ -15,17 +15,31 @@
 #define UML_LAB_PREFIX "/usr/local"
 #endif
 
-static char *home(struct error *err)
+/*
+ * The user's entry is looked for in /etc/passwd alone: getpwuid() would load whatever modules /etc/nsswitch.conf names into the
+ * program. People of a directory service have HOME set by their login.
+ */
+static char *home_in_passwd(void)
 {
-	const char *from_env = getenv("HOME");
+	cleanup_file FILE *passwd = fopen("/etc/passwd", "re");
 	struct passwd *entry;
 
-	if (from_env && from_env[0] == '/')
-		return str_dup(from_env, err);
-	entry = getpwuid(getuid());
-	if (entry && entry->pw_dir[0] == '/')
-		return str_dup(entry->pw_dir, err);
-	error_set(err, ERROR_FAILED, "no home folder: HOME is not set and user %u is unknown", getuid());
+	while (passwd && (entry = fgetpwent(passwd)))
+		if (entry->pw_uid == getuid() && entry->pw_dir[0] == '/')
+			return entry->pw_dir;
+	return NULL;
+}
+
+static char *home(struct error *err)
+{
+	const char *path = getenv("HOME");
+
+	if (!path || path[0] != '/')
+		path = home_in_passwd();
+	if (path)
+		return str_dup(path, err);
+	error_set(err, ERROR_FAILED, "no home folder: HOME is not set and /etc/passwd has no user %u", getuid());
+	error_hint(err, "set HOME");
 	return NULL;
 }
 

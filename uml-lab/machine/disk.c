@@ -291,7 +291,7 @@ static void on_control(void *arg, int fd, uint32_t events)
 static int build_argv(const struct supervisor *sv, struct strv *argv, struct error *err)
 {
 	const struct machine_spec *spec = sv->spec;
-	cleanup_free char *program = dirs_own("uml-cow", err);
+	cleanup_free char *program = dirs_own("uml-cow-all", err);
 
 	if (!program || strv_add(argv, program, err) < 0 || strv_add(argv, "serve", err) < 0 ||
 	    strv_addf(argv, err, "--control-fd=%d", CONTROL_FD) < 0)

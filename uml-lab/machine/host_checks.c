@@ -171,7 +171,7 @@ static void check_runtime(struct host_check *check)
 
 static void check_own(struct host_check *check)
 {
-	static const char *const names[] = {"uml-cow", "uml-netplug", "uml-hostfs", "stage0"};
+	static const char *const names[] = {"uml-cow", "uml-cow-all", "uml-netplug", "uml-hostfs", "stage0"};
 	struct error err = ERROR_INIT;
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {

@@ -25,7 +25,7 @@ static int build_argv(const struct session *s, const char *machine, const struct
 		      struct strv *argv, struct error *err)
 {
 	const struct session_machine *m = session_find_machine((struct session *)s, machine);
-	cleanup_free char *program = dirs_own("uml-cow", err), *folder = session_machine_folder(s, machine, err);
+	cleanup_free char *program = dirs_own("uml-cow-all", err), *folder = session_machine_folder(s, machine, err);
 	cleanup_free char *overlay = session_overlay(s, machine, err), *base = m->base ? str_dup(m->base, err) : NULL;
 
 	if (!program || !folder || !overlay || strv_add(argv, program, err) < 0 || strv_add(argv, "diff-files", err) < 0 ||
