@@ -28,20 +28,18 @@
 #include "cow/internal.h"
 #include "cow/ops.h"
 
-#define PIECE_SECTORS (8u << (20 - COW_SECTOR_SHIFT)) /* 8 MiB of the disk */
-#define AHEAD_SECTORS (8 * PIECE_SECTORS)
-
 struct commit {
 	struct cow_chain *chain;
 	struct cow_file *upper, *lower;
-	struct cow_copier copier;
+	struct cow_ahead ahead;
 };
 
-/* What is done with n bytes of the disk, from `at` on. */
-typedef int (*range_fn)(struct commit *c, uint64_t at, uint64_t n, struct error *err);
+/* What is done with n bytes of the disk, from `at` on; the copier is for those that copy. */
+typedef int (*range_fn)(struct commit *c, struct cow_copier *copier, uint64_t at, uint64_t n, struct error *err);
 
 /* Calls fn for each run that the overlay owns among some sectors, cut to the lower file's size. */
-static int for_each_owned(struct commit *c, uint64_t start, uint64_t end, range_fn fn, struct error *err)
+static int for_each_owned(struct commit *c, struct cow_copier *copier, uint64_t start, uint64_t end, range_fn fn,
+			  struct error *err)
 {
 	for (uint64_t s = start; s < end;) {
 		bool owned;
@@ -50,7 +48,7 @@ static int for_each_owned(struct commit *c, uint64_t start, uint64_t end, range_
 
 		if (!c->lower->bitmap && n > c->lower->header.size - at)
 			n = c->lower->header.size - at;
-		if (owned && fn(c, at, n, err))
+		if (owned && fn(c, copier, at, n, err))
 			return -1;
 		s += run;
 	}
@@ -58,8 +56,9 @@ static int for_each_owned(struct commit *c, uint64_t start, uint64_t end, range_
 }
 
 /* Space where the overlay has data; its zeroes will be holes. */
-static int reserve(struct commit *c, uint64_t at, uint64_t n, struct error *err)
+static int reserve(struct commit *c, struct cow_copier *copier, uint64_t at, uint64_t n, struct error *err)
 {
+	(void)copier;
 	while (n > 0) {
 		bool is_data;
 		uint64_t run = cow_data_run(c->upper->fd, cow_file_place(c->upper, at), n, &is_data);
@@ -76,9 +75,9 @@ static int reserve(struct commit *c, uint64_t at, uint64_t n, struct error *err)
 }
 
 /* Gives back what was reserved: holes, which is what unwritten space reads as, become holes again. */
-static int unreserve(struct commit *c, uint64_t at, uint64_t n, struct error *err)
+static int unreserve(struct commit *c, struct cow_copier *copier, uint64_t at, uint64_t n, struct error *err)
 {
-	(void)err;
+	(void)copier, (void)err;
 	while (n > 0) {
 		bool is_data;
 		uint64_t place = cow_file_place(c->lower, at);
@@ -93,21 +92,24 @@ static int unreserve(struct commit *c, uint64_t at, uint64_t n, struct error *er
 	return 0;
 }
 
-static int read_ahead(struct commit *c, uint64_t at, uint64_t n, struct error *err)
+static int read_ahead(struct commit *c, struct cow_copier *copier, uint64_t at, uint64_t n, struct error *err)
 {
 	(void)err;
-	if (c->copier.no_clone) /* blocks that are shared are not read */
-		cow_read_ahead(c->upper->fd, cow_file_place(c->upper, at), n);
+	cow_read_ahead(copier, c->upper->fd, cow_file_place(c->upper, at), n);
 	return 0;
 }
 
-static int copy(struct commit *c, uint64_t at, uint64_t n, struct error *err)
+static int copy(struct commit *c, struct cow_copier *copier, uint64_t at, uint64_t n, struct error *err)
 {
-	if (cow_copy(&c->copier, c->upper->fd, cow_file_place(c->upper, at), cow_file_place(c->lower, at), n,
-		     err))
+	if (cow_copy(copier, c->upper->fd, cow_file_place(c->upper, at), cow_file_place(c->lower, at), n, err))
 		return error_prefix(err, "committing %s to %s", c->upper->path, c->lower->path);
-	if (c->lower->bitmap)
-		cow_file_set(c->lower, at >> COW_SECTOR_SHIFT, n >> COW_SECTOR_SHIFT, true);
+	return 0;
+}
+
+static int own(struct commit *c, struct cow_copier *copier, uint64_t at, uint64_t n, struct error *err)
+{
+	(void)copier, (void)err;
+	cow_file_set(c->lower, at >> COW_SECTOR_SHIFT, n >> COW_SECTOR_SHIFT, true);
 	return 0;
 }
 
@@ -125,37 +127,37 @@ static void leave_second(const struct cow_file *f)
 /* Reserves space for all of it, or leaves the lower file as it was: time, holes and no note. */
 static int reserve_all(struct commit *c, bool resumed, struct error *err)
 {
-	if (!for_each_owned(c, 0, c->upper->sectors, reserve, err))
+	if (!for_each_owned(c, NULL, 0, c->upper->sectors, reserve, err))
 		return 0;
-	for_each_owned(c, 0, c->upper->sectors, unreserve, NULL);
+	for_each_owned(c, NULL, 0, c->upper->sectors, unreserve, NULL);
 	/* an earlier attempt may have written some: then the note has to stay */
 	if (!resumed && !cow_file_restore_time(c->lower, NULL) && !cow_journal_end(c->lower, NULL))
 		fsync(c->lower->fd);
 	return -1;
 }
 
-static uint64_t smaller(uint64_t a, uint64_t b)
+/* The disk reads the next pieces and writes the last ones, while we are at this one. */
+static int copy_piece(void *arg, struct cow_copier *copier, uint64_t start, uint64_t end, struct error *err)
 {
-	return a < b ? a : b;
+	struct commit *c = arg;
+	uint64_t begin, until;
+
+	copier->out = c->lower->fd;
+	if (copier->no_clone && cow_ahead(&c->ahead, start, c->upper->sectors, &begin, &until))
+		for_each_owned(c, copier, begin, until, read_ahead, NULL); /* blocks that are shared are not read */
+	if (for_each_owned(c, copier, start, end, copy, err))
+		return -1;
+	/* begun, not waited for; that is for the flush, which also finds what went wrong */
+	sync_file_range(c->lower->fd, (off_t)cow_file_place(c->lower, start << COW_SECTOR_SHIFT),
+			(off_t)((end - start) << COW_SECTOR_SHIFT), SYNC_FILE_RANGE_WRITE);
+	return 0;
 }
 
-/* Copies piece by piece: the disk reads the next ones and writes the last one, while we are at this one. */
 static int copy_owned(struct commit *c, struct error *err)
 {
-	uint64_t end, ahead = 0;
-
-	for (uint64_t s = 0; s < c->upper->sectors; s = end) {
-		uint64_t until = smaller(s + AHEAD_SECTORS, c->upper->sectors);
-
-		end = smaller(s + PIECE_SECTORS, c->upper->sectors);
-		if (for_each_owned(c, ahead, until, read_ahead, err) || for_each_owned(c, s, end, copy, err))
-			return -1;
-		ahead = until;
-		/* begun, not waited for; that is for the flush, which also finds what went wrong */
-		sync_file_range(c->lower->fd, (off_t)cow_file_place(c->lower, s << COW_SECTOR_SHIFT),
-				(off_t)((end - s) << COW_SECTOR_SHIFT), SYNC_FILE_RANGE_WRITE);
-	}
-	return 0;
+	if (cow_in_pieces(c->upper->sectors, copy_piece, c, err))
+		return -1;
+	return c->lower->bitmap ? for_each_owned(c, NULL, 0, c->upper->sectors, own, err) : 0;
 }
 
 static int copy_all(struct commit *c, bool resumed, struct error *err)
@@ -213,11 +215,9 @@ int cow_commit(const char *overlay, const struct cow_open_options *options, stru
 	if (!chain->files[0]->bitmap)
 		return error_set(err, ERROR_FAILED, "%s is not a COW file", overlay);
 	c = (struct commit){.chain = chain, .upper = chain->files[0], .lower = chain->files[1]};
-	c.copier.out = c.lower->fd;
 	if (check(&c, &j, err))
 		return -1;
 	ret = j.state == COW_JOURNAL_COPIED ? 0 : copy_all(&c, j.state == COW_JOURNAL_COPYING, err);
-	cow_copier_free(&c.copier);
 	if (ret || empty_overlay(&c, err))
 		return -1;
 	return cow_journal_end(c.lower, err);

@@ -41,6 +41,22 @@ uint64_t cow_data_run(int fd, uint64_t at, uint64_t n, bool *is_data)
 	return hole > (off_t)at && (uint64_t)hole - at < n ? (uint64_t)hole - at : n;
 }
 
+/* cow_data_run() for an input of the copier. */
+static uint64_t input_run(struct cow_copier *c, int fd, uint64_t at, uint64_t n, bool *is_data)
+{
+	struct cow_seen *seen = &c->seen[fd % COW_SEEN];
+
+	if (seen->fd != fd || at < seen->start || at >= seen->end) {
+		uint64_t run = cow_data_run(fd, at, INT64_MAX - at, &seen->is_data);
+
+		seen->fd = fd;
+		seen->start = at;
+		seen->end = at + run;
+	}
+	*is_data = seen->is_data;
+	return seen->end - at < n ? seen->end - at : n;
+}
+
 /* Makes a range of the output zero. */
 static int zero(const struct cow_copier *c, uint64_t at, uint64_t n)
 {
@@ -134,7 +150,7 @@ int cow_copy(struct cow_copier *c, int in, uint64_t from, uint64_t to, uint64_t 
 {
 	while (n > 0) {
 		bool is_data;
-		uint64_t run = cow_data_run(in, from, n, &is_data);
+		uint64_t run = input_run(c, in, from, n, &is_data);
 
 		if (is_data && copy_data(c, in, from, to, run, err))
 			return -1;
@@ -147,11 +163,11 @@ int cow_copy(struct cow_copier *c, int in, uint64_t from, uint64_t to, uint64_t 
 	return 0;
 }
 
-void cow_read_ahead(int in, uint64_t from, uint64_t n)
+void cow_read_ahead(struct cow_copier *c, int in, uint64_t from, uint64_t n)
 {
 	while (n > 0) {
 		bool is_data;
-		uint64_t run = cow_data_run(in, from, n, &is_data);
+		uint64_t run = input_run(c, in, from, n, &is_data);
 
 		if (is_data)
 			posix_fadvise(in, (off_t)from, (off_t)run, POSIX_FADV_WILLNEED);
@@ -164,4 +180,5 @@ void cow_copier_free(struct cow_copier *c)
 {
 	free(c->buffer);
 	c->buffer = NULL;
+	memset(c->seen, 0, sizeof(c->seen));
 }

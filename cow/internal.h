@@ -217,20 +217,42 @@ void cow_chain_run(const struct cow_chain *chain, uint64_t start, uint64_t max, 
 /* ---- copy.c ---- */
 
 /* Copies ranges between files, leaving out zeroes or sharing blocks where that can be. */
+#define COW_SEEN 4
 struct cow_copier {
 	int out;
 	bool fresh;    /* out holds nothing yet there: zeroes need not be written */
 	bool no_clone; /* sharing blocks was tried and is not to be had */
 	uint8_t *buffer;
+	/* the last run found in each of some inputs, which must not change meanwhile: to look for a run's end is slow (tmpfs) */
+	struct cow_seen {
+		int fd; /* 0: none */
+		uint64_t start, end;
+		bool is_data;
+	} seen[COW_SEEN];
 };
 void cow_copier_free(struct cow_copier *c);
 int cow_copy(struct cow_copier *c, int in, uint64_t from, uint64_t to, uint64_t n, struct error *err);
 /* Has the data in a range read from the disk, without waiting for it. */
-void cow_read_ahead(int in, uint64_t from, uint64_t n);
+void cow_read_ahead(struct cow_copier *c, int in, uint64_t from, uint64_t n);
 
 /* Length of the run at `at`, at most n, that is data or a hole (beyond the end: a hole). */
 uint64_t cow_data_run(int fd, uint64_t at, uint64_t n, bool *is_data);
 bool cow_is_zero(const void *data, size_t n);
+
+/* ---- pieces.c: a disk worked on by some threads ---- */
+
+/* Does its part for some sectors; the copier is the thread's own, its out to be set by the first call. */
+typedef int (*cow_piece_fn)(void *arg, struct cow_copier *copier, uint64_t start, uint64_t end, struct error *err);
+/* Calls fn for pieces of a few MiB that together are all sectors, from several threads, in order of the disk. The first error
+ * ends it. */
+int cow_in_pieces(uint64_t sectors, cow_piece_fn fn, void *arg, struct error *err);
+
+/* How far reading ahead has come, for several threads. */
+struct cow_ahead {
+	_Atomic uint64_t until;
+};
+/* What a thread that works at sector `at` should ask the disk for; false when others did. */
+bool cow_ahead(struct cow_ahead *a, uint64_t at, uint64_t sectors, uint64_t *start, uint64_t *end);
 
 /* ---- build.c: new V3 files in place of others ---- */
 

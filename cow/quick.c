@@ -1,7 +1,7 @@
 /*
- * uml-cow: the subcommands that need libcow and nothing else, in a small static program, since `create` is done in less time than
- * the loading of libfuse3 or libext2fs would take. Everything else, the overview and the telling of unknown verbs included, is
- * uml-cow-all's (main.c), which knows all subcommands.
+ * uml-cow: the subcommands that need libcow and nothing else, in a small static program, since `create` is
+ * done in less time than the loading of libfuse3 or libext2fs would take. Everything else, the overview and
+ * the telling of unknown verbs included, is uml-cow-all's (main.c), which knows all subcommands.
  */
 #include <errno.h>
 #include <stddef.h>
@@ -13,8 +13,9 @@
 #include "uml-lab/base/dirs.h"
 
 static const struct cli_command *const commands[] = {
-	&cow_cmd_create, &cow_cmd_info,   &cow_cmd_map,     &cow_cmd_diff,    &cow_cmd_commit, &cow_cmd_flatten,
-	&cow_cmd_merge,  &cow_cmd_rebase, &cow_cmd_convert, &cow_cmd_compact, &cow_cmd_check,  NULL,
+	&cow_cmd_create,  &cow_cmd_info,    &cow_cmd_map,   &cow_cmd_diff,
+	&cow_cmd_commit,  &cow_cmd_flatten, &cow_cmd_merge, &cow_cmd_rebase,
+	&cow_cmd_convert, &cow_cmd_compact, &cow_cmd_check, NULL,
 };
 
 static bool is_ours(const char *verb)
