@@ -327,7 +327,7 @@ struct backend {
 	struct backend_env env;
 };
 
-/* NULL where a kind has nothing to do, but for input, pause and free. */
+/* NULL where a kind has nothing to do, but for input and free. */
 struct backend_ops {
 	/* A frame from the guest: length as link.c lets it pass; valid during the call. */
 	void (*input)(struct backend *backend, const uint8_t *frame, size_t length);

@@ -75,7 +75,7 @@ static void on_link_changed(void *arg)
 {
 	struct port *port = arg;
 
-	if (port->backend)
+	if (port->backend && port->backend->ops->pause)
 		port->backend->ops->pause(port->backend, port->link->congested);
 }
 

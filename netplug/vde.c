@@ -11,8 +11,8 @@
  * and counted meanwhile: to the guest it is a cable that leads nowhere.
  *
  * A network that takes nothing for the moment makes the guest wait (hold), as
- * a full transmit ring does; frames for a guest that does not read stay in the
- * network's socket, and then the switch drops them for this port alone.
+ * a full transmit ring does. Frames for a guest that does not read are fetched all the same, and
+ * dropped and counted when its queue is full: in the network's socket they would vanish uncounted.
  *
  * Frames are padded to Ethernet's minimum here: vde_switch does it too, but with
  * what its buffer held before (vde2 2.3.2 port.c: handle_in_packet()).
@@ -54,7 +54,7 @@ struct vde_port {
 	struct loop_fd *source, *end_source;
 	struct frame_batch in;
 	struct frame_queue out;
-	bool paused, waiting, held;
+	bool waiting, held;
 };
 
 static void set_trouble(struct vde_port *port, const char *text)
@@ -80,7 +80,7 @@ static void balance(struct vde_port *port)
 static void watch(struct vde_port *port)
 {
 	if (port->source)
-		loop_set_events(port->source, (port->paused ? 0 : EPOLLIN) | (port->waiting ? EPOLLOUT : 0));
+		loop_set_events(port->source, EPOLLIN | (port->waiting ? EPOLLOUT : 0));
 }
 
 static void try_later(struct vde_port *port)
@@ -161,10 +161,9 @@ static void on_event(void *arg, int fd, uint32_t events)
 	(void)fd;
 	if (events & EPOLLOUT)
 		flush(port);
-	/* Sending may fill the guest's queue, which pauses us. */
-	for (int i = 0; i < BATCHES_PER_TURN && n == FRAME_BATCH && !port->paused; i++)
+	for (int i = 0; i < BATCHES_PER_TURN && n == FRAME_BATCH; i++)
 		n = receive_batch(port);
-	if (n < 0 || (n == 0 && events & (EPOLLHUP | EPOLLERR)) || (port->paused && events & EPOLLHUP))
+	if (n < 0 || (n == 0 && events & (EPOLLHUP | EPOLLERR)))
 		on_network_end(port);
 }
 
@@ -332,14 +331,6 @@ static void input(struct backend *backend, const uint8_t *frame, size_t length)
 		flush(port);
 }
 
-static void set_paused(struct backend *backend, bool paused)
-{
-	struct vde_port *port = (struct vde_port *)backend;
-
-	port->paused = paused;
-	watch(port);
-}
-
 static void finish(struct backend *backend)
 {
 	struct vde_port *port = (struct vde_port *)backend;
@@ -364,7 +355,6 @@ static void free_port(struct backend *backend)
 
 static const struct backend_ops ops = {
 	.input = input,
-	.pause = set_paused,
 	.finish = finish,
 	.join = join,
 	.free = free_port,

@@ -38,6 +38,7 @@ static json_t *counters_json(const struct netplug_stats *stats)
 		{"in_giants", stats->in_giants},
 		{"in_refused", stats->in_refused},
 		{"in_spoofed", stats->in_spoofed},
+		{"in_dropped", stats->in_dropped},
 		{"out_dropped", stats->out_dropped},
 		{"lost", stats->impair_lost},
 		{"duplicated", stats->impair_duplicated},
