@@ -2,6 +2,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/socket.h>
@@ -11,6 +12,7 @@
 #include "uml-lab/base/file.h"
 #include "uml-lab/network/network_internal.h"
 
+#define ASK_MS 5000		/* for the keeper to read */
 #define PORT_NAME_MAX 16	/* vde_switch's and libvdeplug's sockets in NAME/: "/.12345678-00000", "/012.34" */
 
 void network_spec_free(struct network_spec *spec)
@@ -106,4 +108,20 @@ int network_connect(const char *folder, struct error *err)
 	if (errno == ENOENT || errno == ECONNREFUSED)
 		return error_set(err, ERROR_STATE, "nobody keeps the networks in %s", folder);
 	return error_errno(err, errno, "cannot connect to %s", address.sun_path);
+}
+
+int network_add(int connection, const struct network_switch *network, struct error *err)
+{
+	struct add_message message = {.magic = ADD_MAGIC, .learning = network->learning, .ports = network->ports};
+
+	if (strlen(network->name) >= sizeof(message.name))
+		return error_set(err, ERROR_USAGE, "network %s has too long a name", network->name);
+	strcpy(message.name, network->name);
+	while (send(connection, &message, sizeof(message), MSG_NOSIGNAL) < 0) {
+		struct pollfd p = {.fd = connection, .events = POLLOUT};
+
+		if (errno != EAGAIN || poll(&p, 1, ASK_MS) <= 0)
+			return error_errno(err, errno, "cannot ask the keeper of the networks for network %s", network->name);
+	}
+	return 0;
 }

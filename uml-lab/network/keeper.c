@@ -5,8 +5,9 @@
  * Life: takes the folder's lock; clears what an earlier keeper left; starts
  * the switches, and when all can be joined, tells so. Then it waits for
  * connections to end. After the last one (or when nobody came within
- * FIRST_MS) it ends the switches and leaves an empty folder. It says nothing on a
- * connection and reads nothing from it: the connection itself is the message.
+ * FIRST_MS) it ends the switches and leaves an empty folder. The connection itself is the
+ * message; the one thing said on it is that the session has another network now (network_add()). It is
+ * answered by the network's being there.
  *
  * A supervisor that connects while the keeper is about to end is told by the
  * end of its connection, and starts another keeper, which waits for the lock by
@@ -16,6 +17,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -37,12 +39,13 @@ struct holder {
 
 void keeper_tell(struct keeper *k)
 {
-	struct network_report report = {.switches = k->ids};
+	cleanup_free struct network_running *all = calloc(k->count + 1, sizeof(*all));
+	struct network_report report = {.switches = all, .count = k->count};
 
 	process_identify(getpid(), &report.keeper);
-	for (size_t i = 0; i < k->spec->count; i++)
-		k->ids[i] = k->switches[i].id;
-	if (k->report)
+	for (size_t i = 0; all && i < k->count; i++)
+		all[i] = (struct network_running){k->switches[i]->spec.name, k->switches[i]->id};
+	if (all && k->report)
 		k->report(k->report_arg, &report);
 }
 
@@ -61,14 +64,62 @@ static void drop(struct holder *holder)
 	free(holder);
 }
 
+/* Starts one more switch. -1 + err: what there is goes on without it. */
+static int add_switch(struct keeper *k, const struct network_switch *spec, struct error *err)
+{
+	struct running_switch *sw = k->count < NETWORKS_MAX ? calloc(1, sizeof(*sw)) : NULL;
+
+	if (!sw)
+		return error_set(err, ERROR_FAILED, "no room for network %s", spec->name);
+	if (switch_open(sw, k, spec, err) < 0) {
+		switch_close(sw);
+		free(sw);
+		return -1;
+	}
+	k->switches[k->count++] = sw;
+	return 0;
+}
+
+static bool is_kept(const struct keeper *k, const char *name)
+{
+	for (size_t i = 0; i < k->count; i++)
+		if (str_eq(k->switches[i]->spec.name, name))
+			return true;
+	return false;
+}
+
+static bool is_valid(const struct add_message *m)
+{
+	return m->magic == ADD_MAGIC && m->learning <= 1 && m->ports && m->ports <= PORTS_MAX && m->name[0] != '-' && m->name[0] &&
+	       memchr(m->name, '\0', sizeof(m->name)) &&
+	       strspn(m->name, "abcdefghijklmnopqrstuvwxyz0123456789-") == strlen(m->name);
+}
+
+static void take_word(struct keeper *k, struct add_message *m, size_t length)
+{
+	struct network_switch spec = {.name = m->name, .learning = m->learning, .ports = m->ports};
+	struct error err = ERROR_INIT;
+
+	if (length != sizeof(*m) || !is_valid(m))
+		log_warn("somebody said what makes no sense");
+	else if (!is_kept(k, m->name) && add_switch(k, &spec, &err) < 0)
+		log_error(&err);
+	else
+		keeper_tell(k);
+}
+
 static void on_holder(void *arg, int fd, uint32_t events)
 {
 	struct holder *holder = arg;
 	struct keeper *k = holder->keeper;
-	char byte;
+	struct add_message message;
+	ssize_t n = recv(fd, &message, sizeof(message), MSG_DONTWAIT | MSG_TRUNC);
 
-	/* Nobody is meant to say anything; a word must not keep us awake. */
-	if (!(events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR)) && recv(fd, &byte, 1, MSG_DONTWAIT) > 0)
+	if (n > 0) {
+		take_word(k, &message, (size_t)n);
+		return;
+	}
+	if (!(events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR)) && n < 0)
 		return;
 	drop(holder);
 	k->stopped = !k->holders;
@@ -132,8 +183,8 @@ static int listen_for_holders(struct keeper *k, struct error *err)
 
 static bool all_up(const struct keeper *k)
 {
-	for (size_t i = 0; i < k->spec->count; i++)
-		if (!switch_is_up(&k->switches[i]))
+	for (size_t i = 0; i < k->count; i++)
+		if (!switch_is_up(k->switches[i]))
 			return false;
 	return true;
 }
@@ -160,14 +211,13 @@ static int open_all(struct keeper *k, struct error *err)
 	if (!k->loop || loop_add_signals(k->loop, signals, on_signal, k, err) < 0)
 		return -1;
 	k->timer = loop_add_timer(k->loop, FIRST_MS, on_timer, k, err);
-	k->switches = calloc(k->spec->count + 1, sizeof(*k->switches));
-	k->ids = calloc(k->spec->count + 1, sizeof(*k->ids));
-	if (!k->switches || !k->ids)
+	k->switches = calloc(NETWORKS_MAX, sizeof(*k->switches));
+	if (!k->switches)
 		return error_oom(err);
 	if (!k->timer)
 		return -1;
 	for (size_t i = 0; i < k->spec->count; i++)
-		if (switch_open(&k->switches[i], k, &k->spec->switches[i], err) < 0)
+		if (add_switch(k, &k->spec->switches[i], err) < 0)
 			return -1;
 	/* First the networks, then the socket: who can connect can join. */
 	return wait_up(k, err) < 0 || listen_for_holders(k, err) < 0 ? -1 : 0;
@@ -193,14 +243,14 @@ static void close_all(struct keeper *k)
 		close(k->listener);
 	while (k->holders)
 		drop(k->holders);
-	for (size_t i = 0; k->switches && i < k->spec->count; i++)
-		switch_close(&k->switches[i]);
-	if (k->switches && k->ids)
-		keeper_tell(k);
+	for (size_t i = 0; i < k->count; i++)
+		switch_close(k->switches[i]);
+	while (k->count)
+		free(k->switches[--k->count]);
+	keeper_tell(k);
 	network_clear(k->spec->folder);
 	loop_free(k->loop);
 	free(k->switches);
-	free(k->ids);
 }
 
 int network_keep(const struct network_spec *spec, int ready_fd, network_report_fn report, void *arg,

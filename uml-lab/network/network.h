@@ -41,7 +41,11 @@ char *network_path(const char *folder, const char *name, struct error *err);
 /* What is told of a change. */
 struct network_report {
 	struct process_id keeper;
-	const struct process_id *switches;	/* in the order of the spec; pid 0: does not run now */
+	const struct network_running {
+		const char *name;
+		struct process_id id;	/* pid 0: does not run now */
+	} *switches;
+	size_t count;
 };
 
 typedef void (*network_report_fn)(void *arg, const struct network_report *report);
@@ -53,6 +57,12 @@ typedef void (*network_report_fn)(void *arg, const struct network_report *report
  */
 int network_keep(const struct network_spec *spec, int ready_fd, network_report_fn report, void *arg,
 		 struct error *err);
+
+/*
+ * Asks the keeper, over the connection of network_connect(), to keep one more network; one that it keeps already is left as it is.
+ * When it can be joined, FOLDER/NAME/ctl is there. -1 + err: it could not be asked.
+ */
+int network_add(int connection, const struct network_switch *network, struct error *err);
 
 /*
  * Connects to the keeper: while the descriptor is open it stays; its end (EPOLLRDHUP) is the keeper's end. Never blocks. -1 +

@@ -11,6 +11,15 @@
 /* vlans.c: commands for a learning switch, to be read from the returned descriptor; -1 + err. */
 int network_vlan_commands(unsigned int ports, struct error *err);
 
+/* What a holder of a connection may say: one more network is wanted. */
+#define ADD_MAGIC 0x4e455441u	/* "NETA" */
+#define NETWORKS_MAX 256
+#define PORTS_MAX 4096
+struct add_message {
+	uint32_t magic, learning, ports;
+	char name[64];	/* letters, digits, - */
+};
+
 /* folder.c: takes the lock of the folder, a descriptor; -1 + err, ERROR_STATE when a keeper holds it. */
 int network_lock(const char *folder, struct error *err);
 /* Removes all that is in the folder, whose lock the caller holds. */
@@ -24,7 +33,7 @@ struct keeper;
 
 struct running_switch {
 	struct keeper *keeper;
-	const struct network_switch *spec;
+	struct network_switch spec;	/* its name is its own */
 	char *path;
 	struct child child;
 	struct process_id id;
@@ -47,8 +56,8 @@ void switch_close(struct running_switch *sw);
 struct keeper {
 	const struct network_spec *spec;
 	struct loop *loop;
-	struct running_switch *switches;
-	struct process_id *ids;		/* for reports */
+	struct running_switch **switches;	/* NETWORKS_MAX of them at most */
+	size_t count;
 	network_report_fn report;
 	void *report_arg;
 	int listener;

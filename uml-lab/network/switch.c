@@ -31,16 +31,16 @@
 static int spawn(struct running_switch *sw, struct error *err)
 {
 	cleanup_close int commands = -1, input = -1, null = -1;
-	cleanup_free char *ports = str_printf(err, "%u", sw->spec->ports + 1);	/* the first is the management's */
+	cleanup_free char *ports = str_printf(err, "%u", sw->spec.ports + 1);	/* the first is the management's */
 	cleanup_free char *program = dirs_program("vde_switch", "vde2", err);
 
-	commands = sw->spec->learning ? network_vlan_commands(sw->spec->ports, err) : open("/dev/null", O_RDONLY | O_CLOEXEC);
+	commands = sw->spec.learning ? network_vlan_commands(sw->spec.ports, err) : open("/dev/null", O_RDONLY | O_CLOEXEC);
 	null = open("/dev/null", O_WRONLY | O_CLOEXEC);
 	input = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (!ports || !program || commands < 0 || null < 0 || input < 0)
-		return error_prefix(err, "cannot prepare network %s", sw->spec->name);
+		return error_prefix(err, "cannot prepare network %s", sw->spec.name);
 	const char *argv[] = {program, "-n", ports, "-s", sw->path, "-m", "0600", "-f", "/dev/fd/" TEXT(FD_COMMANDS),
-			      sw->spec->learning ? NULL : "-x", NULL};
+			      sw->spec.learning ? NULL : "-x", NULL};
 	const struct child_fd fds[] = {{input, 0}, {null, 1}, {commands, FD_COMMANDS}};
 	const struct child_spec spec = {
 		.argv = argv,
@@ -54,7 +54,7 @@ static int spawn(struct running_switch *sw, struct error *err)
 
 	/* What one that was killed left would be in the way. */
 	if (file_remove_tree(sw->path, err) < 0 || child_spawn(&sw->child, &spec, err) < 0)
-		return error_prefix(err, "cannot start network %s", sw->spec->name);
+		return error_prefix(err, "cannot start network %s", sw->spec.name);
 	return 0;
 }
 
@@ -81,7 +81,7 @@ static void start_later(struct running_switch *sw)
 {
 	sw->quick_deaths = loop_now_ms() - sw->started_ms < QUICK_MS ? sw->quick_deaths + 1 : 0;
 	if (sw->quick_deaths > DEATHS_MAX) {
-		log_warn("the switch of network %s keeps ending; it is not started again", sw->spec->name);
+		log_warn("the switch of network %s keeps ending; it is not started again", sw->spec.name);
 		return;
 	}
 	loop_arm_timer(sw->timer, sw->quick_deaths > 1 ? DELAY_MS << (sw->quick_deaths - 2) : 0);
@@ -112,7 +112,7 @@ static void on_death(void *arg, int fd, uint32_t events)
 	loop_remove_fd(sw->source);
 	sw->source = NULL;
 	child_wait(&sw->child, -1, &status, NULL);
-	log_warn("the switch of network %s %s; another one is started", sw->spec->name,
+	log_warn("the switch of network %s %s; another one is started", sw->spec.name,
 		 child_describe_status(status, how, sizeof(how)));
 	forget(sw);
 	start_later(sw);
@@ -122,9 +122,10 @@ static void on_death(void *arg, int fd, uint32_t events)
 int switch_open(struct running_switch *sw, struct keeper *keeper, const struct network_switch *spec,
 		struct error *err)
 {
-	*sw = (struct running_switch){.keeper = keeper, .spec = spec, .child = CHILD_INIT};
+	*sw = (struct running_switch){.keeper = keeper, .spec = *spec, .child = CHILD_INIT};
+	sw->spec.name = str_dup(spec->name, err);
 	sw->path = network_path(keeper->spec->folder, spec->name, err);
-	if (!sw->path)
+	if (!sw->spec.name || !sw->path)
 		return -1;
 	sw->timer = loop_add_timer(keeper->loop, -1, on_timer, sw, err);
 	return sw->timer ? start(sw, err) : -1;
@@ -139,11 +140,10 @@ bool switch_is_up(const struct running_switch *sw)
 
 void switch_close(struct running_switch *sw)
 {
-	if (!sw->path)
-		return;
 	loop_remove_timer(sw->timer);
 	forget(sw);
 	child_end(&sw->child, END_GRACE_MS);
 	free(sw->path);
+	free(sw->spec.name);
 	*sw = (struct running_switch){.child = CHILD_INIT};
 }

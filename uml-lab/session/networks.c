@@ -25,7 +25,7 @@
 #define PORTS_SPARE 16		/* for QEMU and whatever else joins a network by hand */
 #define READY_MS    15000
 #define READY_FD    3
-#define NEW_MS      2000	/* for a switch that is not there though the keeper is */
+#define NEW_MS      5000	/* for a network that a running keeper is to keep too */
 #define END_MS      3000	/* the keeper ends by itself; after this it is ended */
 
 char *session_networks_folder(const char *session, struct error *err)
@@ -100,12 +100,15 @@ int session_keeper_argv(const struct session *session, struct strv *argv, struct
 static int note_report(struct session *s, void *arg, struct error *err)
 {
 	const struct network_report *report = arg;
-	size_t own = 0;
 
 	(void)err;
 	s->network_keeper = report->keeper;
-	for (size_t i = 0; i < s->lab->network_count; i++)
-		s->network_switches[i] = s->lab->networks[i].vde ? (struct process_id){0} : report->switches[own++];
+	for (size_t i = 0; i < s->lab->network_count; i++) {
+		s->network_switches[i] = (struct process_id){0};
+		for (size_t j = 0; j < report->count; j++)
+			if (str_eq(s->lab->networks[i].name, report->switches[j].name))
+				s->network_switches[i] = report->switches[j].id;
+	}
 	return 0;
 }
 
@@ -200,27 +203,32 @@ static int spawn_keeper(const struct session *s, struct error *err)
 	return wait_ready(ready, err);
 }
 
-/* A keeper that runs keeps the networks there were when the first machine started. */
-static int check_kept(const struct session *s, const char *folder, struct error *err)
+/* Waits for a network that a keeper which was asked for it has; -1 + err: it does not come. */
+static int wait_for(const char *folder, const char *name, struct error *err)
 {
-	for (size_t i = 0; i < s->lab->network_count; i++) {
-		const struct lab_network *network = &s->lab->networks[i];
-		cleanup_free char *path = NULL;
-		int left_ms = NEW_MS;
+	cleanup_free char *path = str_printf(err, "%s/%s/ctl", folder, name);
+	int left_ms = NEW_MS;
 
-		if (network->vde)
-			continue;
-		path = str_printf(err, "%s/%s/ctl", folder, network->name);
-		if (!path)
-			return -1;
-		for (; !file_exists(path) && left_ms > 0; left_ms -= 20)	/* its switch may just be started again */
-			poll(NULL, 0, 20);
-		if (left_ms > 0)
-			continue;
-		error_set(err, ERROR_STATE, "network %s came into the lab while session %s was running", network->name, s->name);
-		return error_hint(err, "stop all of the session first: uml-lab down %s", s->name);
-	}
-	return 0;
+	for (; path && !file_exists(path) && left_ms > 0; left_ms -= 20)
+		poll(NULL, 0, 20);
+	if (!path || left_ms > 0)
+		return path ? 0 : -1;
+	error_set(err, ERROR_TIMEOUT, "network %s was not there within %d s", name, NEW_MS / 1000);
+	return error_hint(err, "networks.log of the session tells why; or stop all of it first: uml-lab down");
+}
+
+/* A keeper that runs keeps the networks there were in the lab so far: it is told of all, and waited for. */
+static int update_keeper(const struct session *s, int keeper, struct error *err)
+{
+	struct network_spec spec = {0};
+	int result = fill_spec(s, &spec, err);
+
+	for (size_t i = 0; result == 0 && i < spec.count; i++)
+		result = network_add(keeper, &spec.switches[i], err);
+	for (size_t i = 0; result == 0 && i < spec.count; i++)
+		result = wait_for(spec.folder, spec.switches[i].name, err);
+	network_spec_free(&spec);
+	return result;
 }
 
 int session_networks_start(const struct session *session, int *hold, struct error *err)
@@ -235,7 +243,7 @@ int session_networks_start(const struct session *session, int *hold, struct erro
 		return -1;
 	*hold = network_connect(folder, err);
 	if (*hold >= 0)
-		return check_kept(session, folder, err);
+		return update_keeper(session, *hold, err);
 	if (spawn_keeper(session, err) < 0)
 		return -1;
 	*hold = network_connect(folder, err);
