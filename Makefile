@@ -47,7 +47,7 @@ PROGRAMS :=
 STATIC_PROGRAMS :=
 STATIC_PIE :=
 MANPAGES :=
-MODULES := uml-lab/base cow netplug hostfs uml-lab/lab uml-lab/image uml-lab/session uml-lab/network uml-lab/machine uml-lab/guest uml-lab/cmd
+MODULES := uml-lab/base cow netplug hostfs uml-lab/lab uml-lab/image uml-lab/session uml-lab/submission uml-lab/network uml-lab/machine uml-lab/guest uml-lab/cmd
 -include $(wildcard $(addsuffix /module.mk,$(MODULES)))
 
 obj = $(patsubst %.c,$(B)/obj/%.o,$(1))

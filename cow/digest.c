@@ -16,7 +16,7 @@
 #include "cow/internal.h"
 #include "uml-lab/base/file.h"
 
-#define CHUNK     (1u << 20)
+#define CHUNK     COW_DIGEST_CHUNK
 #define HASH_SIZE 64
 #define PREFIX    "sha512-1M:"
 
@@ -26,19 +26,39 @@ struct state {
 	uint8_t chunk[HASH_SIZE];
 } __attribute__((packed));
 
-static void mix(struct state *s, uint64_t number)
+static void mix(struct cow_digester *d, uint64_t number, const uint8_t *chunk)
 {
-	uint8_t out[HASH_SIZE];
+	struct state s = {.number = htobe64(number)};
 
-	s->number = htobe64(number);
-	ext2fs_sha512((const unsigned char *)s, sizeof(*s), out);
-	memcpy(s->hash, out, sizeof(out));
+	memcpy(s.hash, d->hash, sizeof(s.hash));
+	memcpy(s.chunk, chunk, sizeof(s.chunk));
+	ext2fs_sha512((const unsigned char *)&s, sizeof(s), d->hash);
 }
 
-static int compute(int fd, uint64_t size, uint8_t *hash, struct error *err)
+void cow_digester_add(struct cow_digester *d, uint64_t index, const void *chunk, size_t n)
+{
+	uint8_t hash[HASH_SIZE];
+
+	if (cow_is_zero(chunk, n))
+		return;
+	ext2fs_sha512(chunk, (unsigned long)n, hash);
+	mix(d, index, hash);
+}
+
+void cow_digester_end(struct cow_digester *d, uint64_t size, char *text)
+{
+	static const uint8_t none[HASH_SIZE];
+	char *p = text + sprintf(text, PREFIX);
+
+	mix(d, size, none);
+	for (size_t i = 0; i < sizeof(d->hash); i++)
+		p += sprintf(p, "%02x", d->hash[i]);
+}
+
+static int compute(int fd, uint64_t size, char *text, struct error *err)
 {
 	cleanup_free uint8_t *chunk = malloc(CHUNK);
-	struct state s = {.hash = {0}};
+	struct cow_digester d = {.hash = {0}};
 	uint64_t at = 0;
 
 	if (!chunk)
@@ -56,15 +76,10 @@ static int compute(int fd, uint64_t size, uint8_t *hash, struct error *err)
 			return error_errno(err, errno, "cannot read");
 		if (n == 0)
 			break;
-		if (!cow_is_zero(chunk, (size_t)n)) {
-			ext2fs_sha512(chunk, (unsigned long)n, s.chunk);
-			mix(&s, at / CHUNK);
-		}
+		cow_digester_add(&d, at / CHUNK, chunk, (size_t)n);
 		at += (uint64_t)n;
 	}
-	memset(s.chunk, 0, sizeof(s.chunk));
-	mix(&s, size);
-	memcpy(hash, s.hash, HASH_SIZE);
+	cow_digester_end(&d, size, text);
 	return 0;
 }
 
@@ -95,17 +110,12 @@ bool cow_digest_noted(int fd, const char *path, char *text)
 int cow_digest(int fd, const char *path, char *text, struct error *err)
 {
 	char note[COW_NOTE_MAX], state[64];
-	uint8_t hash[HASH_SIZE];
 	struct stat before, after;
-	char *p = text;
 
 	if (cow_digest_noted(fd, path, text))
 		return 0;
-	if (fstat(fd, &before) || compute(fd, (uint64_t)before.st_size, hash, err) || fstat(fd, &after))
+	if (fstat(fd, &before) || compute(fd, (uint64_t)before.st_size, text, err) || fstat(fd, &after))
 		return error_prefix(err, "%s", path);
-	p += sprintf(p, PREFIX);
-	for (size_t i = 0; i < sizeof(hash); i++)
-		p += sprintf(p, "%02x", hash[i]);
 	/* a file that changes meanwhile gets no note; one we may not write to neither, and needs none */
 	if (before.st_mtim.tv_sec == after.st_mtim.tv_sec &&
 	    before.st_mtim.tv_nsec == after.st_mtim.tv_nsec) {

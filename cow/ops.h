@@ -101,4 +101,24 @@ int cow_check(const char *file, bool repair, const struct cow_open_options *opti
  */
 int cow_file_digest(const char *path, char *text, struct error *err);
 
+/*
+ * The same digest of content that arrives piece by piece: a zeroed cow_digester, then each chunk of COW_DIGEST_CHUNK bytes
+ * with its index, in order (the last one may be shorter; those that hold only zeroes may be left out), then the size.
+ */
+#define COW_DIGEST_CHUNK (1u << 20)
+struct cow_digester {
+	uint8_t hash[64];
+};
+void cow_digester_add(struct cow_digester *d, uint64_t index, const void *chunk, size_t n);
+/* Writes the text, at most COW_DIGEST_MAX bytes with its NUL. */
+void cow_digester_end(struct cow_digester *d, uint64_t size, char *text);
+
+/*
+ * What the header of a detached file names as its backing file: a V3 file that travels, without the paths and times of
+ * the host it was made on. cow_rebase() with header_only puts it on a base again.
+ */
+#define COW_DETACHED "detached"
+/* Detaches a V3 file that nobody uses. Its notes about the backing file go. */
+int cow_detach(const char *path, struct error *err);
+
 #endif

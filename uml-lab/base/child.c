@@ -24,7 +24,7 @@
 #include "uml-lab/base/loop.h"
 #include "uml-lab/base/str.h"
 
-#define CHILD_FDS_MAX 32
+#define CHILD_FDS_MAX 256
 #define SAFE_FD 512	/* above every number a spec may ask for */
 
 static void reset_signals(void)

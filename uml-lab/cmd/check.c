@@ -53,7 +53,8 @@ static struct lab *current_lab(const struct session *session)
 	struct error why = ERROR_INIT;
 	struct lab *now = session_lab_now(session, &why);
 
-	if (!now && !cli_quiet)
+	/* A submission that runs as the lab it came with has none else. */
+	if (!now && !cli_quiet && session->lab_file)
 		fprintf(stderr,
 			"uml-lab: using the checks that session %s was made with, since its lab cannot be loaded now: "
 			"%s\n",
@@ -61,15 +62,14 @@ static struct lab *current_lab(const struct session *session)
 	return now;
 }
 
-static int finish(const struct check_options *o, const struct session *session, const struct check_report *report,
+static int finish(const struct cmd_check_how *how, const struct session *session, const struct check_report *report,
 		  struct error *err)
 {
-	if (o->junit && check_report_junit(o->junit, session, report, err) < 0)
+	if (how->junit && check_report_junit(how->junit, session, report, err) < 0)
 		return -1;
-	if (o->json) {
-		json_t *json = check_report_json(session, report, err);
-
-		if (!json || cmd_print_json(json, err) < 0)
+	if (how->json) {
+		*how->json = check_report_json(session, report, err);
+		if (!*how->json)
 			return -1;
 	} else if (!cli_quiet) {
 		print_sum(report);
@@ -79,30 +79,41 @@ static int finish(const struct check_options *o, const struct session *session, 
 	return report->failed || report->skipped ? STATUS_SOME_FAILED : 0;
 }
 
-static int run(const void *opaque, const struct strv *operands, struct error *err)
+int cmd_check_session(struct session *session, const struct cmd_check_how *how, struct error *err)
 {
-	const struct check_options *o = opaque;
 	bool coloured = cli_colour(stdout);
-	struct session_check_options how = {.stage = o->stage, .cancel = cmd_catch_signals()};
-	cleanup_free char *name = session_of_lab(cmd_operand(operands, 0), err);
-	cleanup_session struct session *session = NULL;
+	struct session_check_options checks = {.stage = how->stage, .cancel = cmd_catch_signals()};
 	struct check_report report = {0};
 	struct lab *now;
 	int status;
 
-	session = name ? session_load(name, err) : NULL;
-	if (!session || session_settle(session, err) < 0)
-		return -1;
-	if (!o->json && !cli_quiet) {
-		how.progress = tell;
-		how.progress_arg = &coloured;
+	if (!how->json && !cli_quiet) {
+		checks.progress = tell;
+		checks.progress_arg = &coloured;
 	}
 	now = current_lab(session);
-	status = session_check(session, now ?: session->lab, &how, &report, err);
+	status = session_check(session, now ?: session->lab, &checks, &report, err);
 	if (status == 0)
-		status = finish(o, session, &report, err);
+		status = finish(how, session, &report, err);
 	check_report_free(&report);
 	lab_free(now);
+	return status;
+}
+
+static int run(const void *opaque, const struct strv *operands, struct error *err)
+{
+	const struct check_options *o = opaque;
+	cleanup_free char *name = session_of_lab(cmd_operand(operands, 0), err);
+	cleanup_session struct session *session = name ? session_load(name, err) : NULL;
+	json_t *json = NULL;
+	const struct cmd_check_how how = {.stage = o->stage, .junit = o->junit, .json = o->json ? &json : NULL};
+	int status;
+
+	if (!session || session_settle(session, err) < 0)
+		return -1;
+	status = cmd_check_session(session, &how, err);
+	if (status >= 0 && json && cmd_print_json(json, err) < 0)
+		return -1;
 	return status;
 }
 

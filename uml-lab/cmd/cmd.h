@@ -17,6 +17,7 @@ extern const struct cli_command cmd_snapshot_create, cmd_snapshot_list, cmd_snap
 extern const struct cli_command cmd_networks;
 
 extern const struct cli_command cmd_clean_disk, cmd_diff, cmd_gc, cmd_publish;
+extern const struct cli_command cmd_open, cmd_read_submission, cmd_submit;
 
 /* Prints JSON for scripts: indented on a terminal, one line otherwise. Takes the reference. 0, or -1 + err. */
 int cmd_print_json(json_t *json, struct error *err);
@@ -64,6 +65,15 @@ int cmd_target_take(struct cmd_target *target, struct error *err);
 void cmd_target_release(struct cmd_target *target);
 /* How to start the target's machines; timeout_ms 0: CMD_READY_MS. Ctrl-C is caught from now on. */
 struct session_start_options cmd_target_start(struct cmd_target *target, int64_t timeout_ms);
+
+/* ---- check.c ---- */
+
+struct cmd_check_how {
+	const char *stage, *junit;	/* NULL: all; no file */
+	json_t **json;			/* where to put the report (a new reference), with nothing printed; NULL: it is printed */
+};
+/* Runs the lab's checks on a session and reports. Exit status, -1 + err. */
+int cmd_check_session(struct session *session, const struct cmd_check_how *how, struct error *err);
 
 /* Catches SIGINT, SIGTERM and SIGHUP from now on: the flag to hand on as `cancel`. */
 const volatile int *cmd_catch_signals(void);

@@ -220,6 +220,7 @@ static int start(struct supervisor *sv, const struct strv *argv, const struct en
 		.group = &sv->group,
 		.nice = limit(sv, limits, sizeof(limits)),
 		.no_namespaces = str_eq(wanted, "process-group"),
+		.namespaces_only = sv->spec->namespaces_only,
 	};
 
 	if (!folder)

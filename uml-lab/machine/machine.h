@@ -84,6 +84,7 @@ struct machine_spec {
 	struct machine_share *shares;
 	size_t share_count;
 	struct strv hosts;		/* "10.0.1.1 r1" lines for /etc/hosts */
+	bool namespaces_only;		/* does not start where the sandbox would lack them */
 	struct strv kernel_args;
 	char *files;			/* folder copied over / on first start; NULL: none */
 	char *setup, *startup;		/* shell text; NULL: none */

@@ -232,6 +232,9 @@ int sandbox_start(struct sandbox *sandbox, const struct sandbox_spec *spec, stru
 		snprintf(sandbox->walls, sizeof(sandbox->walls), "process-group: asked for");
 	else
 		result = attempt(sandbox, spec, true, err);
+	if (result == 1 && spec->namespaces_only)
+		return error_set(err, ERROR_FAILED, "this machine may run in namespaces only, and there are none here: %s",
+				 sandbox->walls);
 	return result == 1 ? attempt(sandbox, spec, false, err) : result;
 }
 

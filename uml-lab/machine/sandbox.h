@@ -43,6 +43,7 @@ struct sandbox_spec {
 	uint64_t memory;		/* bytes of guest memory: sizes /dev/shm, or the file in its place */
 	const struct cgroup *group;	/* joined by all of the tree; NULL: none */
 	int nice;			/* added to its priority, 0: none */
+	bool namespaces_only;		/* fails where they can't be had */
 	bool no_namespaces;		/* does not even try: for tests, and for $UML_LAB_SANDBOX=process-group */
 };
 

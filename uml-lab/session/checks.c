@@ -57,7 +57,11 @@ void check_report_free(struct check_report *report)
 
 struct lab *session_lab_now(const struct session *session, struct error *err)
 {
-	struct lab_load_options options = {.params = &session->params, .random_seed = session->seed};
+	struct lab_load_options options = {.params = &session->params,
+					   .random_seed = session->seed,
+					   .user = session->origin.student,
+					   /* Of a submission only the checks are wanted. */
+					   .skip_paths = session->origin.file != NULL};
 
 	if (!session->lab_file) {
 		error_set(err, ERROR_NOT_FOUND, "session %s does not say which lab it was made from", session->name);

@@ -85,7 +85,7 @@ static int gc_folder_entry(const struct gc *gc, const char *folder, const char *
 
 	if (!path)
 		return -1;
-	return str_starts(name, "session.yml.tmp-") ? discard(gc, "unfinished file", path, err) : 0;
+	return str_starts(name, "session.yml.tmp-") || str_eq(name, SESSION_EXPORT) ? discard(gc, "unfinished file", path, err) : 0;
 }
 
 static int gc_machine(const struct gc *gc, const struct session *s, const char *machine, struct error *err)
@@ -128,6 +128,23 @@ static int gc_gone(const struct gc *gc, const char *folder, const char *name, st
 	return name[0] == '.' && str_ends(name, GONE) ? discard(gc, "removed session", path, err) : 0;
 }
 
+/* A session that was being made, unless its maker lives. */
+static int gc_opening(const struct gc *gc, const char *folder, const char *name, struct error *err)
+{
+	cleanup_free char *path = file_join(err, folder, name), *session = NULL;
+	cleanup_close int lock = -1;
+
+	if (!path)
+		return -1;
+	if (name[0] != '.' || !str_ends(name, SESSION_OPENING))
+		return 0;
+	session = str_printf(err, "%.*s", (int)(strlen(name) - 1 - strlen(SESSION_OPENING)), name + 1);
+	if (!session)
+		return -1;
+	lock = session_lock(session, 0, NULL);
+	return lock < 0 ? 0 : discard(gc, "unfinished session", path, err);
+}
+
 static int gc_sessions(const struct gc *gc, struct error *err)
 {
 	cleanup_strv struct strv names = STRV_INIT;
@@ -138,7 +155,7 @@ static int gc_sessions(const struct gc *gc, struct error *err)
 	for (size_t i = 0; i < names.count; i++)
 		if (gc_session(gc, names.items[i], err) < 0)
 			return -1;
-	return each(gc, root, gc_gone, err);
+	return each(gc, root, gc_opening, err) < 0 ? -1 : each(gc, root, gc_gone, err);
 }
 
 /* ---- runtime folders ---- */

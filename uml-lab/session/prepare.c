@@ -150,6 +150,11 @@ struct session *session_prepare(const char *lab, const char *name, const struct 
 		error_copy(err, &missing);
 		return NULL;
 	}
+	if (old && old->origin.file) {
+		error_set(err, ERROR_STATE, "session %s is the opened submission of %s", own_name, old->origin.student);
+		error_hint(err, "start it with `uml-lab restart %s`; for a session of the lab's own: --name SESSION", own_name);
+		return NULL;
+	}
 	s = describe(lab, own_name, params, old, err);
 	if (!s || !(s->folder = file_join(err, root, own_name)) || (!dry_run && settle_down(s, err) < 0))
 		return NULL;

@@ -88,6 +88,15 @@ struct session_last_check {
 };
 void last_check_free(struct session_last_check *last);
 
+/* Of a session that was made of somebody's submission. All NULL: it is one's own. */
+struct session_origin {
+	char *file;			/* the submission's file */
+	char *student;			/* whose login name {{user}} is */
+	char *time;			/* when it was made, as it says */
+	bool network;			/* its SLIRP may reach the outside */
+	bool weak;			/* it may run without user namespaces */
+};
+
 struct session {
 	char *name;
 	char *folder;			/* absolute */
@@ -102,6 +111,7 @@ struct session {
 	struct session_machine *machines;	/* as many as, and in the order of, lab->machines */
 	size_t machine_count;
 	struct session_last_check last_check;
+	struct session_origin origin;
 	struct session_snapshot *snapshots;	/* in the order they were made */
 	size_t snapshot_count;
 };
@@ -242,6 +252,28 @@ int session_snapshot_create(struct session *session, const char *name, struct se
 int session_snapshot_remove(struct session *session, const char *name, struct error *err);
 /* All snapshots, for people and scripts: a JSON array. NULL + err. */
 json_t *session_snapshot_list(const struct session *session, struct error *err);
+
+/* ---- disks that leave, and disks that come from elsewhere (export.c, adopt.c) ---- */
+
+/*
+ * Copies the disks of all machines into FOLDER/MACHINE/root.cow, disk1.img…, each one file with all that it holds beyond the base,
+ * compacted and detached (cow_detach()), *folder being made in the session's. Machines that run stand still for the moment of a
+ * snapshot, which is removed again. Under the session's lock. *folder is malloc'ed, and the caller's to end with
+ * session_export_end(), also after a failure when it is set.
+ */
+int session_export(struct session *session, char **folder, struct error *err);
+void session_export_end(char *folder);
+
+/*
+ * A session of disks from elsewhere, in two steps. Begin makes an empty folder *folder (malloc'ed), and takes the lock of the
+ * session, which must not exist: ERROR_STATE. The caller puts a folder a machine in it, as session_export() names them. Finish
+ * makes it the session `draft`: the disks become the snapshot `snapshot`, empty ones stand on them. draft has a name, lab,
+ * lab_file (may be NULL), seed, params, origin, and machines in the lab's order with their bases and set_up; the rest is filled in.
+ * A begin without a finish is to be taken back with session_adopt_abort().
+ */
+int session_adopt_begin(const char *name, char **folder, int *lock, struct error *err);
+int session_adopt_finish(struct session *draft, const char *folder, const char *snapshot, struct error *err);
+void session_adopt_abort(char *folder);
 
 /* ---- tidying up (gc.c) ---- */
 

@@ -79,6 +79,17 @@ int last_check_read(yaml_document_t *document, yaml_node_t *node, struct session
 /* Writes nothing when nothing was checked. */
 void last_check_write(struct yaml_out *out, const struct session_last_check *last);
 
+/* ---- adopt.c: `submission:` below `session:` ---- */
+
+void session_origin_free(struct session_origin *origin);
+int session_origin_read(yaml_document_t *document, yaml_node_t *node, struct session_origin *origin, struct error *err);
+/* Writes nothing for a session of one's own. */
+void session_origin_write(struct yaml_out *out, const struct session_origin *origin);
+/* Ends the name of a session's folder while it is being made: ".NAME.opening". */
+#define SESSION_OPENING ".opening"
+/* In a session's folder: where session_export() works; the caller's to remove. */
+#define SESSION_EXPORT ".export"
+
 /* ---- store.c ---- */
 
 /* The short lock around a rewrite of session.yml; a descriptor, -1 + err. */
@@ -119,6 +130,10 @@ void base_write(struct yaml_out *out, const char *path, uint64_t size, int64_t m
 
 /* Whether there is such a snapshot, all of whose disks open. -1 + err: ERROR_NOT_FOUND with those there are. */
 int session_check_snapshot(const struct session *session, const char *name, struct error *err);
+/* Makes the disks of machines that never started. session is as on disk afterwards. */
+int session_make_disks(struct session *session, struct error *err);
+/* Copies all that a disk's file `from` of the machine's folder holds beyond the base into one new file, out. */
+int layers_copy(const struct session *session, const char *machine, const char *from, const char *out, struct error *err);
 /* Gives stopped machines (NULL or empty: all) new disks over a snapshot's (to NULL: over the base), all or none. */
 int session_put_back(struct session *session, const char *to, const struct strv *names, struct error *err);
 

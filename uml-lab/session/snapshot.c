@@ -46,37 +46,40 @@ static size_t lowest_of(const struct cow_chain *chain, const char *folder)
 	return lowest;
 }
 
-/* Copies all that was changed since the base into one new file; *name becomes its name. */
-static int copy_disk(const struct session *s, const char *machine, size_t disk, const char *from, char **name,
-		     struct error *err)
+int layers_copy(const struct session *s, const char *machine, const char *from, const char *out, struct error *err)
 {
 	cleanup_free char *folder = session_machine_folder(s, machine, err), *source = layer_path(s, machine, from, err);
-	cleanup_free char *real = folder ? file_absolute(folder, false, err) : NULL, *new_name = NULL, *out = NULL;
+	cleanup_free char *real = folder ? file_absolute(folder, false, err) : NULL;
 	struct cow_chain *chain = real && source ? cow_chain_open(source, NULL, err) : NULL;
 	struct cow_file_info lowest;
 	size_t index;
-	bool raw;
 	int result;
 
 	if (!chain)
 		return -1;
 	index = lowest_of(chain, real);
 	cow_chain_file(chain, index, &lowest);
-	raw = lowest.header.format == COW_RAW;
-	new_name = layer_new_name(s, machine, disk, raw, err);
-	out = new_name ? layer_path(s, machine, new_name, err) : NULL;
-	if (!out)
-		result = -1;
-	else if (raw)
+	if (lowest.header.format == COW_RAW)
 		result = cow_flatten(chain, out, false, true, err);
 	else if (index == 0)
 		result = cow_convert(source, out, false, NULL, err);
 	else
 		result = cow_merge(source, lowest.path, out, NULL, err);
 	cow_chain_close(chain);
-	if (result == 0)
-		*name = steal_ptr(&new_name);
 	return result;
+}
+
+/* The same into a new file of the machine's folder; *name becomes its name. The lowest file of an extra disk is raw. */
+static int copy_disk(const struct session *s, const char *machine, size_t disk, const char *from, char **name,
+		     struct error *err)
+{
+	cleanup_free char *new_name = layer_new_name(s, machine, disk, disk > 0, err);
+	cleanup_free char *out = new_name ? layer_path(s, machine, new_name, err) : NULL;
+
+	if (!out || layers_copy(s, machine, from, out, err) < 0)
+		return -1;
+	*name = steal_ptr(&new_name);
+	return 0;
 }
 
 /* A new, empty file over another; *name becomes its name. */
@@ -251,6 +254,11 @@ static int make_missing(struct session *s, void *arg, struct error *err)
 	return 0;
 }
 
+int session_make_disks(struct session *session, struct error *err)
+{
+	return session_update(session->name, make_missing, NULL, err) < 0 ? -1 : session_reload(session, err);
+}
+
 static int check_new_name(const struct session *s, const char *name, struct error *err)
 {
 	if (!str_is_name(name, SESSION_NAME_MAX)) {
@@ -366,8 +374,7 @@ int session_snapshot_create(struct session *session, const char *name, struct se
 	*result = (struct session_snapshot_result){0};
 	if (d.snapshot.name && check_new_name(session, name, err) == 0 && session_settle(session, err) == 0 &&
 	    check_drivers(session, err) == 0 && layers_repair(session, err) == 0 &&
-	    session_update(session->name, make_missing, NULL, err) == 0 && session_reload(session, err) == 0 &&
-	    freeze_all(session, &d, err) == 0 && switch_running(session, &d, result, err) == 0)
+	    session_make_disks(session, err) == 0 && freeze_all(session, &d, err) == 0 && switch_running(session, &d, result, err) == 0)
 		done = session_update(session->name, note_snapshot, &d, err);
 	draft_free(&d);
 	if (done == 0 && session_reload(session, err) == 0)

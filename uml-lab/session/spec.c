@@ -240,6 +240,7 @@ static int fill_spec(const struct session *s, const struct lab_machine *m, struc
 	spec->memory = m->memory;
 	spec->cpu_percent = s->lab->limits.cpu_percent;
 	spec->restart = m->restart;
+	spec->namespaces_only = s->origin.file && !s->origin.weak;
 	spec->ends_ms = session_time_parse(s->ends) * 1000;
 	spec->folder = session_machine_folder(s, m->name, err);
 	spec->runtime = session_runtime(s->name, m->name, err);

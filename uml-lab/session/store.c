@@ -73,6 +73,7 @@ void session_free(struct session *session)
 	free(session->seed);
 	strv_free(&session->params);
 	last_check_free(&session->last_check);
+	session_origin_free(&session->origin);
 	lab_free(session->lab);
 	free(session);
 }
@@ -133,7 +134,8 @@ static int read_session_part(struct session *s, yaml_document_t *doc, yaml_node_
 	    yaml_copy_text(doc, part, "ends", &s->ends, err) < 0 ||
 	    yaml_copy_list(doc, part, "params", &s->params, err) < 0 ||
 	    session_networks_read(doc, part, s, err) < 0 ||
-	    last_check_read(doc, yaml_get(doc, part, "check"), &s->last_check, err) < 0)
+	    last_check_read(doc, yaml_get(doc, part, "check"), &s->last_check, err) < 0 ||
+	    session_origin_read(doc, yaml_get(doc, part, "submission"), &s->origin, err) < 0)
 		return -1;
 	s->machines = calloc(s->lab->machine_count, sizeof(*s->machines));
 	if (!s->machines)
@@ -299,6 +301,7 @@ static char *session_part(const struct session *s, struct error *err)
 	yaml_out_text(&out, "lab-file", s->lab_file);
 	yaml_out_text(&out, "seed", s->seed);
 	yaml_out_strings(&out, "params", &s->params);
+	session_origin_write(&out, &s->origin);
 	last_check_write(&out, &s->last_check);
 	session_networks_write(&out, s);
 	yaml_out_map(&out, "machines", false);

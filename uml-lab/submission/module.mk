@@ -1,0 +1,2 @@
+LIBS += submission
+LIB_submission_SRCS := $(addprefix uml-lab/submission/,manifest.c pack.c reader.c child.c submit.c safe.c base.c open.c)
