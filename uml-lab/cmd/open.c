@@ -81,12 +81,13 @@ static void tell_gone(void *arg, const char *what, const char *path, uint64_t by
 /* The session goes, whatever it was able to do. */
 static int discard(struct opened *x, struct error *err)
 {
-	cleanup_free char *name = str_dup(x->session->name, err);
+	const char *name = x->session->name;
+	cleanup_session struct session *now = session_load(name, err);
 	struct error stop = ERROR_INIT;
 
-	if (!name)
+	if (!now)
 		return -1;
-	if (session_stop(x->session, NULL, true, 0, NULL, NULL, &stop) < 0 && stop.kind != ERROR_STATE) {
+	if (session_stop(now, NULL, true, 0, NULL, NULL, &stop) < 0 && stop.kind != ERROR_STATE) {
 		error_copy(err, &stop);
 		return -1;
 	}
@@ -134,8 +135,8 @@ static void print_ways(const struct opened *x)
 	if (!x->options->stopped)
 		printf("Check it:   uml-lab check %s\n", s->name);
 	printf("See what changed: uml-lab diff %s\n", s->name);
-	printf("As it was handed in, again: uml-lab reset %s --to " SUBMISSION_SNAPSHOT "; remove it: uml-lab %s gc %s\n", s->name,
-	       x->options->stopped ? "" : "down, uml-lab", s->name);
+	printf("As it was handed in, again: uml-lab reset %s --to " SUBMISSION_SNAPSHOT "; remove it: uml-lab %sgc %s\n", s->name,
+	       x->options->stopped ? "" : "down, uml-lab ", s->name);
 }
 
 static int open_one(struct opened *x, struct error *err)

@@ -1,2 +1,3 @@
 LIBS += submission
 LIB_submission_SRCS := $(addprefix uml-lab/submission/,manifest.c pack.c reader.c child.c submit.c safe.c base.c open.c)
+MANPAGES += uml-lab/submission/uml-lab-submission.5

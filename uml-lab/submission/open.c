@@ -420,9 +420,9 @@ static int prepare(struct opening *o, struct error *err)
 	const struct submission_read_options head = {.head_only = true};
 	struct submission_trust trust = {.network = o->options->network};
 
-	o->file = file_absolute(o->options->file, false, err);
-	o->fd = o->file ? submission_open_file(o->file, err) : -1;
-	if (o->fd < 0 || submission_read_confined(o->fd, &head, NULL, 0, &o->content, err) < 0 || choose_lab(o, err) < 0 ||
+	o->fd = submission_open_file(o->options->file, err);
+	o->file = o->fd < 0 ? NULL : file_absolute(o->options->file, false, err);
+	if (!o->file || submission_read_confined(o->fd, &head, NULL, 0, &o->content, err) < 0 || choose_lab(o, err) < 0 ||
 	    check_machines(o, err) < 0)
 		return -1;
 	trust.own = o->own;
