@@ -196,9 +196,10 @@ bench-disk: deps-check
 	@$(MAKE) --no-print-directory all
 	@tests/bench/run $(B) disk
 
-# Guests' networks, to the host and to each other.
+# Guests' networks, to the host and to each other: about seven minutes.
 .PHONY: bench-net
 bench-net: deps-check
+	@tests/deps slirp4netns slirp
 	@$(MAKE) --no-print-directory all
 	@tests/bench/run $(B) net
 

@@ -16,7 +16,7 @@
 
 /*
  * The MTU a SLIRP interface gets unless the lab says otherwise: the best one
- * that is also whole on 6.1, 6.12 and 7.2. Measured (tests/bench/netplug-net.sh with MTUS):
+ * that is also whole on 6.1, 6.12 and 7.2. Measured once, with several (tests/bench/net.sh has this one):
  * 32768 stalls now and then on the way in on 6.12 and 7.2, 65521 on all three.
  * libslirp's DHCP does not tell the MTU, so it must be given to UML when the
  * interface is created: vec0:transport=bess,mtu=…
