@@ -54,9 +54,9 @@ static void close_server(struct server *s)
 		close(s->again);
 }
 
-static void say(int control, const char *text)
+static bool say(int control, const char *text)
 {
-	send(control, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT);
+	return send(control, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)strlen(text);
 }
 
 static void on_note(void *arg, const char *share, enum hostfs_note note, const char *text)
@@ -91,11 +91,24 @@ static int open_server(struct server *s, const struct hostfs_share *shares, size
 	return 0;
 }
 
+/* Alone nobody takes over, so nobody needs to know. */
+static bool on_pending(void *arg, const struct hostfs_pending *p)
+{
+	const struct slot *slot = arg;
+	char packet[HOSTFS_CONTROL_MAX];
+
+	if (p->answering)
+		snprintf(packet, sizeof(packet), "answers %s %u %u", slot->name, p->head, p->at);
+	else
+		snprintf(packet, sizeof(packet), "waits %s %u", slot->name, p->head);
+	return slot->control < 0 || say(slot->control, packet);
+}
+
 /* The guest connected anew: its device before, if there was one, is over. */
-static int connect_slot(struct slot *slot, int connection, enum hostfs_begin begin, struct error *err)
+static int connect_slot(struct slot *slot, int connection, const struct hostfs_start *start, struct error *err)
 {
 	hostfs_device_stop(slot->device);
-	slot->device = hostfs_device_start(slot->fs, slot->name, connection, begin, err);
+	slot->device = hostfs_device_start(slot->fs, slot->name, connection, start, on_pending, slot, err);
 	return slot->device ? 0 : -1;
 }
 
@@ -121,17 +134,46 @@ static ssize_t receive(int control, char text[HOSTFS_CONTROL_MAX], int *fd)
 	return n;
 }
 
+/* " HEAD" or " HEAD:AT", any number of times. */
+static int parse_pending(const char *text, struct hostfs_start *start)
+{
+	unsigned int head, at;
+	int length;
+
+	for (; *text; text += length) {
+		struct hostfs_pending *p = &start->pending[start->pending_count];
+
+		if (start->pending_count == ARRAY_SIZE(start->pending) || sscanf(text, " %u%n", &head, &length) != 1 || head > UINT16_MAX)
+			return -1;
+		*p = (struct hostfs_pending){.head = (uint16_t)head};
+		if (text[length] == ':') {
+			text += length;
+			if (sscanf(text, ":%u%n", &at, &length) != 1 || at > UINT16_MAX)
+				return -1;
+			p->answering = true;
+			p->at = (uint16_t)at;
+		}
+		start->pending_count++;
+	}
+	return 0;
+}
+
 static int obey(struct server *s, const char *text, int *fd, struct error *err)
 {
 	static const char *const begins[] = {
 		[HOSTFS_FRESH] = "fresh", [HOSTFS_RESUMED] = "resumed", [HOSTFS_AFTER_DEATH] = "after-death"};
+	struct hostfs_start start = {0};
 	unsigned int index;
 	char how[16];
+	int length;
 
-	if (*fd >= 0 && sscanf(text, "connect %u %15s", &index, how) == 2 && index < s->count)
-		for (size_t i = 0; i < ARRAY_SIZE(begins); i++)
+	if (*fd >= 0 && sscanf(text, "connect %u %15s%n", &index, how, &length) == 2 && index < s->count &&
+	    parse_pending(text + length, &start) == 0)
+		for (size_t i = 0; i < ARRAY_SIZE(begins); i++) {
+			start.how = (enum hostfs_begin)i;
 			if (str_eq(how, begins[i]))
-				return connect_slot(&s->slots[index], steal_fd(fd), (enum hostfs_begin)i, err);
+				return connect_slot(&s->slots[index], steal_fd(fd), &start, err);
+		}
 	return error_set(err, ERROR_FAILED, "'%.100s' is nothing to be obeyed", text);
 }
 
@@ -207,7 +249,7 @@ static int accept_one(struct slot *slot, struct error *err)
 {
 	int fd = accept4(slot->listener, NULL, NULL, SOCK_CLOEXEC);
 
-	return fd < 0 ? 0 : connect_slot(slot, fd, HOSTFS_FRESH, err);
+	return fd < 0 ? 0 : connect_slot(slot, fd, &(struct hostfs_start){.how = HOSTFS_FRESH}, err);
 }
 
 static int serve_listeners(struct server *s, int stop, struct error *err)

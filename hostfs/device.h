@@ -16,8 +16,29 @@ enum hostfs_begin {
 	HOSTFS_RESUMED,	    /* the connection's set-up is a repetition, the guest goes on with requests of before */
 	HOSTFS_AFTER_DEATH, /* the same, and the first of them may have been begun */
 };
-struct hostfs_device *hostfs_device_start(struct hostfs *fs, const char *tag, int connection,
-					  enum hostfs_begin begin, struct error *err);
+
+/* A request that waits for a lock, by its place in the guest's queue. */
+struct hostfs_pending {
+	uint16_t head;
+	bool answering; /* its answer makes the queue's used index `at` */
+	uint16_t at;
+};
+
+/* How a device begins, and what the one before left waiting. */
+struct hostfs_start {
+	enum hostfs_begin how;
+	struct hostfs_pending pending[HOSTFS_WAITS_MAX + 1]; /* one may be just answered */
+	size_t pending_count;
+};
+
+/*
+ * Told before a request begins to wait, and before it is answered: whoever takes over from a process that was killed has to know.
+ * False: it cannot be told now. Called from the device's thread.
+ */
+typedef bool (*hostfs_pending_fn)(void *arg, const struct hostfs_pending *pending);
+
+struct hostfs_device *hostfs_device_start(struct hostfs *fs, const char *tag, int connection, const struct hostfs_start *start,
+					  hostfs_pending_fn pending, void *arg, struct error *err);
 /* Ends the thread, after the request at hand. NULL is fine. */
 void hostfs_device_stop(struct hostfs_device *device);
 
@@ -33,8 +54,10 @@ int hostfs_confine(const struct hostfs_share *shares, size_t count, char *walls,
  * What a supervisor and uml-hostfs say over a SOCK_SEQPACKET socket, one text a packet:
  *
  *	to uml-hostfs	"connect INDEX fresh|resumed|after-death" with the connected socket of the guest's device;
- *			"resumed" after a uml-hostfs that said "bye", "after-death" after one that did not
+ *			"resumed" after a uml-hostfs that said "bye", "after-death" after one that did not; then
+ *			" HEAD" or " HEAD:AT" for each request that waited for a lock there
  *	from it		"ready WALLS"; "gone NAME TEXT", "back NAME TEXT" of a share's folder; "failed TEXT";
+ *			"waits NAME HEAD", "answers NAME HEAD AT": struct hostfs_pending of a share's device;
  *			"bye": it ends in order and wants to be started again
  *
  * Its end ends the process.

@@ -149,10 +149,13 @@ int op_write(struct request *rq)
 
 int op_release(struct request *rq)
 {
-	struct handle *h = handle_get(rq->fs, ARGS(rq, fuse_release_in)->fh);
+	const struct fuse_release_in *in = ARGS(rq, fuse_release_in);
+	struct handle *h = handle_get(rq->fs, in->fh);
 
 	if (!h || h->folder)
 		return -EBADF;
+	if (in->release_flags & FUSE_RELEASE_FLOCK_UNLOCK)
+		locks_drop(rq->fs, h->node, in->lock_owner, true);
 	handle_close(rq->fs, h);
 	return 0;
 }

@@ -75,8 +75,27 @@ struct hostfs_request {
 	int in_count;
 };
 
-/* Acts on a request and fills the answer. Its length in bytes; 0: there is none. */
+/* Acts on a request and fills the answer. Its length in bytes; 0: there is none; HOSTFS_LATER: not yet. */
 size_t hostfs_handle(struct hostfs *fs, const struct hostfs_request *request);
+
+/*
+ * Requests for locks that others have may wait, if the caller says that it can deal with that: then hostfs_handle() gives
+ * HOSTFS_LATER, and hostfs_wait_last() tells the wait's number. hostfs_wait_try() is to be called for it every
+ * HOSTFS_WAIT_MS until it is true: the answer is an error number (0: none) to be sent by hostfs_answer(); hostfs_wait_end() then.
+ */
+#define HOSTFS_LATER	 SIZE_MAX
+#define HOSTFS_WAITS_MAX 16 /* at a time; more are refused with ENOLCK */
+#define HOSTFS_WAIT_MS	 25
+struct hostfs_answer {
+	uint64_t unique;
+	int error;
+};
+void hostfs_allow_waits(struct hostfs *fs);
+int hostfs_wait_last(const struct hostfs *fs);
+bool hostfs_wait_try(struct hostfs *fs, int wait, struct hostfs_answer *answer);
+void hostfs_wait_end(struct hostfs *fs, int wait);
+/* Fills an answer without data. Bytes; 0: there is no room. */
+size_t hostfs_answer(const struct hostfs_answer *answer, const struct iovec *in, int in_count);
 
 /*
  * Answers a request with an error without looking at its arguments: for those that

@@ -36,6 +36,7 @@ struct node {
 	char *name;		/* in the parent; NULL: the root, or it has no name any more */
 	struct source *source;	/* NULL: the root of a tree */
 	struct handle *handles; /* open ones */
+	struct lock_holder *holders;
 	uint64_t dev, ino, lookups;
 	struct statx_timestamp born;
 	uint32_t index, generation;
@@ -62,6 +63,22 @@ struct handle {
 	uint64_t position;
 };
 
+/* A descriptor for one owner's locks on a file (locks.c). */
+struct lock_holder {
+	struct lock_holder *next; /* of the node */
+	uint64_t owner;
+	bool flock; /* locks of flock(2), else of fcntl(2): the two know nothing of each other */
+	int fd;
+};
+
+/* A request for a lock that somebody else has. */
+struct lock_wait {
+	bool used, interrupted;
+	struct fuse_in_header in;
+	struct fuse_lk_in lock;
+	int64_t until_ms;
+};
+
 struct table {
 	void **items;	       /* NULL: free */
 	uint32_t *generations;
@@ -84,6 +101,10 @@ struct hostfs {
 	uint32_t generation;
 	hostfs_note_fn note;
 	void *note_arg;
+	unsigned int holder_count;
+	bool may_wait;
+	struct lock_wait waits[HOSTFS_WAITS_MAX];
+	int waits_last;
 	uint8_t *args; /* HOSTFS_ARGS_MAX + 1: the request at hand, copied */
 };
 
@@ -101,6 +122,7 @@ struct request {
 	size_t data_length;
 };
 
+#define WAITS 1 /* given by op_setlkw, which has no data to answer with: the answer comes later */
 #define ARGS(rq, type) ((const struct type *)(rq)->args)
 
 /* What attributes of our own say of a file, beyond what the host does. */
@@ -219,6 +241,11 @@ void sidecar_copy(int from, const char *name, int to, const char *new_name);
 /* Empties a folder's metadata folder if nothing else is left in it. True: it did. */
 bool sidecar_clear(int dir);
 
+/* ---- locks.c ---- */
+/* An owner's locks on a file, of one kind, go; or all locks of all that the guest has on it. */
+void locks_drop(struct hostfs *fs, struct node *node, uint64_t owner, bool flock);
+void locks_drop_all(struct hostfs *fs, struct node *node);
+
 /* ---- acl.c ---- */
 #define ACL_BYTES_MAX	4096 /* of a list: what the guest's kernel takes */
 #define ACL_ENTRIES_MAX 511
@@ -247,7 +274,7 @@ bool acl_says_more(const struct acl *acl);
 /* Gives it to the file that was made. 0 or -errno. */
 int acl_give(const struct place *p, mode_t mode, const struct acl *inherited);
 
-/* ---- the operations: attr.c names.c files.c folders.c xattrs.c ---- */
+/* ---- the operations: attr.c names.c files.c folders.c xattrs.c locks.c ---- */
 typedef int (*operation)(struct request *rq);
 int op_lookup(struct request *rq);
 int op_getattr(struct request *rq);
@@ -278,6 +305,11 @@ int op_readdir(struct request *rq);
 int op_readdirplus(struct request *rq);
 int op_releasedir(struct request *rq);
 int op_fsyncdir(struct request *rq);
+int op_getlk(struct request *rq);
+int op_setlk(struct request *rq);
+int op_setlkw(struct request *rq);
+int op_flush(struct request *rq);
+int op_interrupt(struct request *rq);
 int op_setxattr(struct request *rq);
 int op_getxattr(struct request *rq);
 int op_listxattr(struct request *rq);

@@ -513,6 +513,8 @@ void handle_close(struct hostfs *fs, struct handle *h)
 	table_remove(&fs->handles, h->index);
 	free(h->entries);
 	free(h);
+	if (!node->handles)
+		locks_drop_all(fs, node);
 	node_forget(fs, node, 0);
 }
 

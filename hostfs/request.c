@@ -116,10 +116,13 @@ static int op_init(struct request *rq)
 		return -ENOMEM;
 	out.max_readahead = in->max_readahead;
 	out.flags = in->flags & WANTED;
+	/* Locks end when files are closed, so these have to be opened and closed here. */
+	if (!rq->fs->tree && rq->fs->sources[0].share->writable && in->flags & FUSE_POSIX_LOCKS)
+		out.flags = (out.flags & ~FUSE_NO_OPEN_SUPPORT) | (in->flags & (FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS));
 	/* On this host's own mounts permissions are the host's: whoever may reach the folder sees all of it. */
 	if (!rq->fs->tree)
 		out.flags |= in->flags & FUSE_POSIX_ACL;
-	rq->fs->no_open = in->flags & FUSE_NO_OPEN_SUPPORT;
+	rq->fs->no_open = out.flags & FUSE_NO_OPEN_SUPPORT;
 	out.max_background = 64;
 	out.congestion_threshold = 48;
 	out.max_write = HOSTFS_IO_MAX;
@@ -191,6 +194,11 @@ static const struct rule {
 	[FUSE_STATFS] = {op_statfs, 0, 0, 0},
 	[FUSE_RELEASE] = {op_release, sizeof(struct fuse_release_in), 0, 0},
 	[FUSE_FSYNC] = {op_fsync, sizeof(struct fuse_fsync_in), 0, 0},
+	[FUSE_GETLK] = {op_getlk, sizeof(struct fuse_lk_in), 0, 0},
+	[FUSE_SETLK] = {op_setlk, sizeof(struct fuse_lk_in), 0, 0},
+	[FUSE_SETLKW] = {op_setlkw, sizeof(struct fuse_lk_in), 0, 0},
+	[FUSE_FLUSH] = {op_flush, sizeof(struct fuse_flush_in), 0, 0},
+	[FUSE_INTERRUPT] = {op_interrupt, sizeof(struct fuse_interrupt_in), 0, SILENT | NO_NODE},
 	[FUSE_SETXATTR] = {op_setxattr, FUSE_COMPAT_SETXATTR_IN_SIZE, 1, ATTRIBUTE},
 	[FUSE_GETXATTR] = {op_getxattr, sizeof(struct fuse_getxattr_in), 1, ATTRIBUTE},
 	[FUSE_LISTXATTR] = {op_listxattr, sizeof(struct fuse_getxattr_in), 0, 0},
@@ -301,6 +309,8 @@ size_t hostfs_handle(struct hostfs *fs, const struct hostfs_request *io)
 	fs->args[rq.length] = '\0';
 	rq.args = fs->args;
 	result = act(&rq);
+	if (rq.in.opcode == FUSE_SETLKW && result == WAITS)
+		return HOSTFS_LATER;
 	return answer(io, &rq.in, result);
 }
 
@@ -313,6 +323,23 @@ size_t hostfs_refuse(const struct hostfs_request *io, int error)
 	return answer(io, &in, -error);
 }
 
+void hostfs_allow_waits(struct hostfs *fs)
+{
+	fs->may_wait = true;
+}
+
+int hostfs_wait_last(const struct hostfs *fs)
+{
+	return fs->waits_last;
+}
+
+size_t hostfs_answer(const struct hostfs_answer *a, const struct iovec *in, int in_count)
+{
+	const struct fuse_out_header out = {.len = sizeof(out), .unique = a->unique, .error = -a->error};
+
+	return iov_write(in, in_count, 0, &out, sizeof(out)) == sizeof(out) ? sizeof(out) : 0;
+}
+
 /* ---- the whole ---- */
 
 void nodes_reset(struct hostfs *fs)
@@ -320,6 +347,7 @@ void nodes_reset(struct hostfs *fs)
 	struct error err = ERROR_INIT;
 
 	nodes_free(fs);
+	memset(fs->waits, 0, sizeof(fs->waits));
 	if (nodes_init(fs, &err) < 0)
 		log_error(&err);
 }

@@ -11,6 +11,10 @@
  * is answered with EIO; numbers of files the guest still has are unknown to the new process
  * (ESTALE), names are looked up anew.
  *
+ * Out of order are only requests that wait for locks (locks.c): the supervisor is told of each, so that the next process knows
+ * which of the requests before the used index's count are not answered; it refuses them (ENOLCK), since the locks are gone with
+ * the process.
+ *
  * The guest is told of answers when no more requests wait, and its kicks are not
  * wanted meanwhile.
  */
@@ -37,7 +41,14 @@
 struct hostfs_device {
 	struct hostfs *fs;
 	const char *tag;
-	enum hostfs_begin begin;
+	struct hostfs_start start;
+	hostfs_pending_fn pending;
+	void *arg;
+	struct {
+		bool used;
+		uint16_t head;
+	} waits[HOSTFS_WAITS_MAX]; /* of queue 1 */
+	struct loop_timer *tick;
 	int stop; /* eventfd */
 	int connection;
 	pthread_t thread;
@@ -57,6 +68,82 @@ static void get_config(void *arg, void *out)
 	memcpy(out, &config, sizeof(config));
 }
 
+/* ---- requests that wait ---- */
+
+/* Answers one. False: it can't be now. */
+static bool answer_late(struct hostfs_device *d, struct vring_queue *q, uint16_t head, const struct hostfs_answer *answer)
+{
+	const struct hostfs_pending pending = {.head = head, .answering = true, .at = (uint16_t)(q->next_used + 1)};
+	struct vring_chain chain;
+	struct error err = ERROR_INIT;
+
+	if (!d->pending(d->arg, &pending))
+		return false;
+	if (vring_again(q, head, &chain, d->iov, VRING_CHAIN_MAX, &err) < 0) {
+		log_error(&err);
+		return true;
+	}
+	vring_push(q, head, (uint32_t)hostfs_answer(answer, chain.iov + chain.out_count, chain.in_count));
+	vhost_user_call(d->u, q, NULL);
+	return true;
+}
+
+static void on_tick(void *arg)
+{
+	struct hostfs_device *d = arg;
+	struct vring_queue *q = vhost_user_queue(d->u, 1);
+	bool more = false;
+
+	for (int i = 0; i < HOSTFS_WAITS_MAX; i++) {
+		struct hostfs_answer answer;
+
+		if (!d->waits[i].used)
+			continue;
+		if (q && hostfs_wait_try(d->fs, i, &answer) && answer_late(d, q, d->waits[i].head, &answer)) {
+			d->waits[i].used = false;
+			hostfs_wait_end(d->fs, i);
+		} else {
+			more = true;
+		}
+	}
+	if (more)
+		loop_arm_timer(d->tick, HOSTFS_WAIT_MS);
+}
+
+/* The request just handled is answered later. False: it can't be. */
+static bool wait_for(struct hostfs_device *d, const struct vring_queue *q, uint16_t head)
+{
+	const struct hostfs_pending pending = {.head = head};
+	int wait = hostfs_wait_last(d->fs);
+
+	if (q->index != 1 || !d->pending(d->arg, &pending)) {
+		hostfs_wait_end(d->fs, wait);
+		return false;
+	}
+	d->waits[wait].used = true;
+	d->waits[wait].head = head;
+	loop_arm_timer(d->tick, HOSTFS_WAIT_MS);
+	return true;
+}
+
+/* At the end of this process, which may have a follower. */
+static void refuse_waits(struct hostfs_device *d)
+{
+	struct vring_queue *q = d->u ? vhost_user_queue(d->u, 1) : NULL;
+
+	for (int i = 0; q && i < HOSTFS_WAITS_MAX; i++) {
+		struct hostfs_answer answer;
+
+		if (!d->waits[i].used)
+			continue;
+		hostfs_wait_try(d->fs, i, &answer);
+		answer.error = ENOLCK;
+		answer_late(d, q, d->waits[i].head, &answer);
+	}
+}
+
+/* ---- requests ---- */
+
 static void answer(struct hostfs_device *d, struct vring_queue *q, const struct vring_chain *chain)
 {
 	struct hostfs_request rq = {.out = chain->iov,
@@ -72,6 +159,11 @@ static void answer(struct hostfs_device *d, struct vring_queue *q, const struct 
 	else
 		n = hostfs_handle(d->fs, &rq);
 	d->suspect[q->index] = false;
+	if (n == HOSTFS_LATER) {
+		if (wait_for(d, q, chain->head))
+			return;
+		n = hostfs_refuse(&rq, ENOLCK);
+	}
 	vring_push(q, chain->head, (uint32_t)n);
 }
 
@@ -109,6 +201,8 @@ static void serve(struct hostfs_device *d, unsigned index)
 		vring_want_kicks(q, true);
 	} while (got == 0 && vring_waiting(q));
 	d->suspect[index] = false;
+	/* What the process before answered, and told nobody of. */
+	vhost_user_call(d->u, q, NULL);
 	if (got < 0)
 		log_error(&err);
 }
@@ -128,11 +222,38 @@ static void on_kick(void *arg, int fd, uint32_t events)
 	}
 }
 
+/* Those that waited for locks in the process before: taken, and not answered but for the one whose answer was begun last. */
+static void refuse_pending(struct hostfs_device *d, struct vring_queue *q)
+{
+	uint16_t answered = q->next_used;
+
+	for (size_t i = 0; i < d->start.pending_count; i++) {
+		const struct hostfs_pending *p = &d->start.pending[i];
+		struct vring_chain chain;
+
+		if (p->answering && (int16_t)(answered - p->at) >= 0)
+			continue;
+		q->next_avail++;
+		if (vring_again(q, p->head, &chain, d->iov, VRING_CHAIN_MAX, NULL) == 0) {
+			struct hostfs_request rq = {
+				chain.iov, chain.out_count, chain.iov + chain.out_count, chain.in_count};
+			struct hostfs_pending done = {
+				.head = p->head, .answering = true, .at = (uint16_t)(q->next_used + 1)};
+
+			d->pending(d->arg, &done);
+			vring_push(q, p->head, (uint32_t)hostfs_refuse(&rq, ENOLCK));
+		}
+	}
+	d->start.pending_count = 0;
+}
+
 /* Goes on behind what was answered before this process. */
 static void resume_queue(struct hostfs_device *d, struct vring_queue *q)
 {
 	vring_resume(q);
-	d->suspect[q->index] = d->begin == HOSTFS_AFTER_DEATH;
+	if (q->index == 1)
+		refuse_pending(d, q);
+	d->suspect[q->index] = d->start.how == HOSTFS_AFTER_DEATH;
 }
 
 static void queue_changed(void *arg, unsigned index)
@@ -145,7 +266,7 @@ static void queue_changed(void *arg, unsigned index)
 	d->kicks[index] = NULL;
 	if (!q)
 		return;
-	if (d->begin != HOSTFS_FRESH)
+	if (d->start.how != HOSTFS_FRESH)
 		resume_queue(d, q);
 	d->kicks[index] = loop_add_fd(d->loop, q->kick, EPOLLIN, on_kick, d, &err);
 	if (!d->kicks[index])
@@ -192,7 +313,8 @@ static int set_up(struct hostfs_device *d, const struct vhost_user_device *devic
 		return -1;
 	d->source = loop_add_fd(d->loop, vhost_user_fd(d->u), EPOLLIN, on_message, d, err);
 	d->stop_source = loop_add_fd(d->loop, d->stop, EPOLLIN, on_stop, d, err);
-	return d->source && d->stop_source ? 0 : -1;
+	d->tick = loop_add_timer(d->loop, -1, on_tick, d, err);
+	return d->source && d->stop_source && d->tick ? 0 : -1;
 }
 
 static void *thread_main(void *arg)
@@ -209,6 +331,7 @@ static void *thread_main(void *arg)
 
 	if (set_up(d, &device, &err) < 0 || loop_run(d->loop, &err) < 0)
 		log_error(&err);
+	refuse_waits(d);
 	for (unsigned i = 0; i < QUEUES; i++)
 		loop_remove_fd(d->kicks[i]);
 	vhost_user_free(d->u);
@@ -217,8 +340,8 @@ static void *thread_main(void *arg)
 	return NULL;
 }
 
-struct hostfs_device *hostfs_device_start(struct hostfs *fs, const char *tag, int connection,
-					  enum hostfs_begin begin, struct error *err)
+struct hostfs_device *hostfs_device_start(struct hostfs *fs, const char *tag, int connection, const struct hostfs_start *start,
+					  hostfs_pending_fn pending, void *arg, struct error *err)
 {
 	struct hostfs_device *d = calloc(1, sizeof(*d));
 	cleanup_close int fd = connection;
@@ -229,9 +352,11 @@ struct hostfs_device *hostfs_device_start(struct hostfs *fs, const char *tag, in
 		error_oom(err);
 		return NULL;
 	}
-	*d = (struct hostfs_device){.fs = fs, .tag = tag, .begin = begin, .connection = steal_fd(&fd)};
+	*d = (struct hostfs_device){
+		.fs = fs, .tag = tag, .start = *start, .pending = pending, .arg = arg, .connection = steal_fd(&fd)};
 	d->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (begin != HOSTFS_FRESH)
+	hostfs_allow_waits(fs);
+	if (start->how != HOSTFS_FRESH)
 		hostfs_resume(fs);
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, STACK_SIZE);

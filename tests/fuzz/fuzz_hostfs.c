@@ -118,8 +118,16 @@ static void send_request(struct hostfs *fs, uint8_t opcode, uint8_t node, const 
 	struct iovec room[2] = {{answer, 100}, {answer + 100, node & 0x80 ? 20 : sizeof(answer) - 100}};
 	struct hostfs_request rq = {out, 3, room, 2};
 	struct fuse_out_header header;
+	struct hostfs_answer late;
 	size_t n = hostfs_handle(fs, &rq);
 
+	if (n == HOSTFS_LATER) { /* tried once more; then the guest is told it was too long */
+		if (hostfs_wait_try(fs, hostfs_wait_last(fs), &late) && (late.error < 0 || late.error > 4095))
+			abort();
+		if (node & 0x40)
+			hostfs_wait_end(fs, hostfs_wait_last(fs));
+		return;
+	}
 	if (!n)
 		return;
 	memcpy(&header, answer, sizeof(header));
@@ -166,13 +174,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	fill();
 	spoil(data, size);
-	init.flags = size && data[0] & 1 ? FUSE_NO_OPEN_SUPPORT : 0;
+	init.flags = (size && data[0] & 1 ? FUSE_NO_OPEN_SUPPORT : 0) | (size && data[0] & 2 ? FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS : 0);
 	fs = hostfs_new(&share, 1, false, false, NULL);
 	if (!fs)
 		return 0;
 	for (int i = 0; i < NODES; i++)
 		nodes[i] = FUSE_ROOT_ID;
 	told = 0;
+	hostfs_allow_waits(fs);
 	send_request(fs, FUSE_INIT, 0, (const uint8_t *)&init, sizeof(init));
 	send_request(fs, FUSE_LOOKUP, 0, (const uint8_t *)"f", 2);
 	send_request(fs, FUSE_LOOKUP, 15, (const uint8_t *)"l", 2);

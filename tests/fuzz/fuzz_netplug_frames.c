@@ -41,7 +41,7 @@ static struct port *new_port(struct loop *loop, int connection)
 	netplug_port_config_init(&config, 0);
 	config.host_access = 1;
 	strcpy(config.hostname, "fuzz");
-	port = port_new(loop, &config, NULL);
+	port = port_new(loop, &config, NULL, NULL, NULL);
 	if (!port || port_connect(port, connection, NULL))
 		abort();
 	add_forward(port, "auto:80");

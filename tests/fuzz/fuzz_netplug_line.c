@@ -50,7 +50,7 @@ static struct port *new_port(struct loop *loop, int connection, uint8_t switches
 	config.restrict_access = switches & 1;
 	config.port_security = switches >> 1 & 1;
 	memcpy(config.mac, (const uint8_t[]){ 0x52, 0x54, 0, 0x12, 0x34, 0x56 }, 6);
-	port = port_new(loop, &config, NULL);
+	port = port_new(loop, &config, NULL, NULL, NULL);
 	if (!port || port_connect(port, connection, NULL))
 		abort();
 	if (netplug_allow_parse("192.0.2.0/24:80", &rule, NULL) || port_allow(port, &rule, NULL))

@@ -222,10 +222,18 @@ static const char *follow(struct vring_queue *q, struct vring_chain *c, unsigned
 	}
 }
 
+int vring_again(struct vring_queue *q, uint16_t head, struct vring_chain *chain, struct iovec *iov, int max, struct error *err)
+{
+	const char *wrong;
+
+	*chain = (struct vring_chain){.head = head, .iov = iov};
+	wrong = follow(q, chain, head, max);
+	return wrong ? break_ring(q, err, wrong) : 0;
+}
+
 int vring_pop(struct vring_queue *q, struct vring_chain *chain, struct iovec *iov, int max, struct error *err)
 {
 	unsigned waiting = vring_waiting(q);
-	const char *wrong;
 	uint16_t head;
 
 	if (waiting == 0)
@@ -234,9 +242,7 @@ int vring_pop(struct vring_queue *q, struct vring_chain *chain, struct iovec *io
 		return break_ring(q, err, "more requests than it has entries");
 	head = __atomic_load_n(&q->avail->ring[q->next_avail & (q->size - 1)], __ATOMIC_RELAXED);
 	q->next_avail++;
-	*chain = (struct vring_chain){.head = head, .iov = iov};
-	wrong = follow(q, chain, head, max);
-	return wrong ? break_ring(q, err, wrong) : 1;
+	return vring_again(q, head, chain, iov, max, err) < 0 ? -1 : 1;
 }
 
 void vring_fill(struct vring_queue *q, unsigned i, uint16_t head, uint32_t written)

@@ -90,6 +90,13 @@ int vring_start(struct vring_queue *q, struct error *err);
 int vring_pop(struct vring_queue *q, struct vring_chain *chain, struct iovec *iov, int max,
 	      struct error *err);
 
+/*
+ * Once more the pieces of a request that was taken before, maybe by a process before this one, and is not given back yet. 0, or
+ * -1: the ring is broken.
+ */
+int vring_again(struct vring_queue *q, uint16_t head, struct vring_chain *chain, struct iovec *iov, int max,
+		struct error *err);
+
 /* How many requests wait, without taking one. */
 unsigned vring_waiting(const struct vring_queue *q);
 

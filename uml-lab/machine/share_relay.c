@@ -36,7 +36,7 @@ static void forget(struct share_device *d)
 {
 	for (size_t i = 0; i < d->said_count; i++)
 		free_message(d->said[i]);
-	d->said_count = 0;
+	d->said_count = d->wait_count = 0;
 	if (d->asked)
 		free_message(steal_ptr(&d->asked));
 	for (size_t i = 0; i < d->in.fd_count; i++)
@@ -272,7 +272,7 @@ static int announce(struct share_device *d, int theirs)
 		struct cmsghdr header;
 		char space[CMSG_SPACE(sizeof(int))];
 	} space = {0};
-	char text[64];
+	char text[512];
 	struct iovec iov = {text, 0};
 	struct msghdr message = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &space, .msg_controllen = sizeof(space)};
@@ -282,6 +282,12 @@ static int announce(struct share_device *d, int theirs)
 				       !d->said_count              ? "fresh"
 				       : d->sv->shares.said_bye ? "resumed"
 								: "after-death");
+	for (size_t i = 0; i < d->wait_count; i++) {
+		size_t at = iov.iov_len;
+
+		iov.iov_len += (size_t)snprintf(text + at, sizeof(text) - at, d->waits[i].answering ? " %u:%u" : " %u", d->waits[i].head,
+						d->waits[i].at);
+	}
 	c->cmsg_level = SOL_SOCKET;
 	c->cmsg_type = SCM_RIGHTS;
 	c->cmsg_len = CMSG_LEN(sizeof(int));

@@ -4,6 +4,7 @@
  * guest's requests get no answer any more but errors, since its devices are taken away.
  */
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -41,6 +42,28 @@ static void take_note(struct supervisor *sv, const char *text)
 	supervisor_tell(sv);
 }
 
+/* "waits NAME HEAD", "answers NAME HEAD AT": an answer is known to have been given when its device goes on. */
+static void take_wait(struct supervisor *sv, const char *text)
+{
+	bool answering = str_starts(text, "answers ");
+	const char *name = strchr(text, ' ') + 1, *rest = name + strcspn(name, " ");
+	struct share_device *d = find_device(sv, name, (size_t)(rest - name));
+	unsigned int head, at = 0;
+	size_t kept = 0;
+
+	if (!d || sscanf(rest, " %u %u", &head, &at) < 1 + answering)
+		return;
+	for (size_t i = 0; i < d->wait_count; i++)
+		if (!d->waits[i].answering && !(answering && d->waits[i].head == head))
+			d->waits[kept++] = d->waits[i];
+	d->wait_count = kept;
+	if (kept == SHARE_WAITS_MAX)
+		return;
+	d->waits[d->wait_count].head = head;
+	d->waits[d->wait_count].at = at;
+	d->waits[d->wait_count++].answering = answering;
+}
+
 static void take_packet(struct supervisor *sv, const char *text)
 {
 	if (str_starts(text, "ready")) {
@@ -51,6 +74,8 @@ static void take_packet(struct supervisor *sv, const char *text)
 		sv->shares.said_bye = false;
 	} else if (str_starts(text, "gone ") || str_starts(text, "back ")) {
 		take_note(sv, text);
+	} else if (str_starts(text, "waits ") || str_starts(text, "answers ")) {
+		take_wait(sv, text);
 	} else if (str_eq(text, "bye")) {
 		sv->shares.said_bye = true;
 	} else if (str_starts(text, "failed ")) {

@@ -24,6 +24,8 @@ struct share_message {
 };
 
 /* A guest's file system device: share_relay.c stands between the guest and uml-hostfs. */
+#define SHARE_WAITS_MAX 17 /* those of uml-hostfs (HOSTFS_WAITS_MAX), and one that is just answered */
+
 struct share_device {
 	struct supervisor *sv;
 	size_t index;
@@ -37,6 +39,11 @@ struct share_device {
 	size_t said_count;
 	struct share_message *asked;	/* not answered yet; NULL: none */
 	char problem[300];		/* of its folder, "" without */
+	struct {
+		unsigned int head, at;
+		bool answering;
+	} waits[SHARE_WAITS_MAX];	/* requests that wait for locks in uml-hostfs, for the one after it */
+	size_t wait_count;
 };
 
 struct shares {

@@ -1,0 +1,42 @@
+/*
+ * lock FILE fcntl|flock read|write try|wait|ask [START LENGTH]: takes a lock, says "have", and keeps it until FILE.release is there,
+ * if it was to be tried or waited for; else says what became of it. "ask": who has it (fcntl, F_GETLK).
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+int main(int argc, char **argv)
+{
+	int fd = argc > 4 ? open(argv[1], O_RDWR | O_CREAT, 0666) : -1, result;
+	int is_read = fd >= 0 && !strcmp(argv[3], "read");
+	struct flock lock = {.l_type = is_read ? F_RDLCK : F_WRLCK,
+			     .l_start = argc > 5 ? atol(argv[5]) : 0,
+			     .l_len = argc > 6 ? atol(argv[6]) : 0};
+	char release[4096];
+
+	if (fd < 0)
+		return 2;
+	if (!strcmp(argv[4], "ask")) {
+		result = fcntl(fd, F_GETLK, &lock);
+		printf("%d %s %ld %ld\n", result,
+		       lock.l_type == F_UNLCK ? "free" : lock.l_type == F_RDLCK ? "read" : "write", (long)lock.l_start,
+		       (long)lock.l_len);
+		return 0;
+	}
+	if (!strcmp(argv[2], "flock"))
+		result = flock(fd, (is_read ? LOCK_SH : LOCK_EX) | (strcmp(argv[4], "try") ? 0 : LOCK_NB));
+	else
+		result = fcntl(fd, strcmp(argv[4], "try") ? F_SETLKW : F_SETLK, &lock);
+	puts(result < 0 ? strerrorname_np(errno) : "have");
+	fflush(stdout);
+	snprintf(release, sizeof(release), "%s.release", argv[1]);
+	while (result == 0 && access(release, F_OK) < 0)
+		usleep(20000);
+	return 0;
+}
