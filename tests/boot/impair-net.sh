@@ -11,15 +11,16 @@ lab bad <<-'END'
 	networks:
 	  lan: {delay: 20ms}
 	  slow: {switch: true, rate: 4M}
+	  cut: {down: true}
 	machines:
 	  a:
 	    memory: 64M
 	    kernel: "7.2"
-	    interfaces: [{network: lan, address: 10.1.0.1/24}, {network: slow, address: 10.2.0.1/24}]
+	    interfaces: [{network: lan, address: 10.1.0.1/24}, {network: slow, address: 10.2.0.1/24}, {network: cut, address: 10.3.0.1/24}]
 	  b:
 	    memory: 64M
 	    kernel: "7.2"
-	    interfaces: [{network: lan, address: 10.1.0.2/24, delay: 60ms}, {network: slow, address: 10.2.0.2/24}]
+	    interfaces: [{network: lan, address: 10.1.0.2/24, delay: 60ms}, {network: slow, address: 10.2.0.2/24}, {network: cut, address: 10.3.0.2/24}]
 	    startup: |
 	      mkdir -p /www; dd if=/dev/zero of=/www/data bs=1000 count=2500 2>/dev/null; httpd -h /www
 END
@@ -94,7 +95,12 @@ begin=$(date +%s%N)
 expect 0 in_a wget -q -O /dev/null http://10.2.0.2/data
 [ $((($(date +%s%N) - begin) / 1000000)) -lt 2500 ] || fail "the rate is still limited"
 
-# ---- a pulled cable, of one machine, of one interface ----
+# ---- a pulled cable: of a network from lab.yml on, of one machine, of one interface ----
+expect 1 in_a ping -c 1 -W 1 10.3.0.2
+expect 0 line --up cut
+expect 0 in_a ping -c 1 -W 3 10.3.0.2
+expect 0 line --down cut
+expect 1 in_a ping -c 1 -W 1 10.3.0.2
 expect 0 line --clear
 expect 0 line --down b:eth0
 expect 1 in_a ping -c 1 -W 1 10.1.0.2

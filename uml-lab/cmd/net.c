@@ -26,8 +26,8 @@ static const struct cli_option options[] = {
 	{"duplicate", 0, CLI_STRING, OPTION(duplicate), "PERCENT", "the share of frames that arrive twice"},
 	{"reorder", 0, CLI_STRING, OPTION(reorder), "PERCENT", "the share of frames that arrive 10 ms late, behind later ones"},
 	{"rate", 0, CLI_STRING, OPTION(rate), "BITS", "the most each interface sends, in bits a second: 10M; 0: no limit"},
-	{"down", 0, CLI_STRING, OPTION(down), "MACHINE", "pull the cable: nothing passes to or from MACHINE[:ethN]"},
-	{"up", 0, CLI_STRING, OPTION(up), "MACHINE", "plug it in again"},
+	{"down", 0, CLI_STRING, OPTION(down), "WHAT", "pull the cable: nothing passes to or from a machine, MACHINE:ethN, or all on a network"},
+	{"up", 0, CLI_STRING, OPTION(up), "WHAT", "plug it in again"},
 	{"clear", 0, CLI_FLAG, OPTION(clear), NULL, "first take all impairments away"},
 	{"json", 0, CLI_FLAG, OPTION(json), NULL, "for scripts"},
 	{NULL},
@@ -160,22 +160,21 @@ static int change_selected(const struct session *session, const json_t *status, 
 	return error_hint(err, "`uml-lab net %s` shows those there are", session->name);
 }
 
-/* --down and --up: an interface of the machine named, on the network named if one is. */
-static int plug_cable(const struct session *session, const json_t *status, const struct selection *s, const char *machine,
+/* --down and --up: what is named, a network, a machine, or an interface; of a machine those on the network of the operand, if any. */
+static int plug_cable(const struct session *session, const json_t *status, const struct selection *s, const char *what,
 		      const char *words, struct error *err)
 {
-	struct selection one = {.network = s->network};
+	struct selection one = {0};
 	int result;
 
-	if (!machine)
+	if (!what)
 		return 0;
-	one.machine = str_dup(machine, err);
-	if (!one.machine)
-		return -1;
-	split_interface(&one);
-	result = lab_find_machine(session->lab, one.machine)
-			 ? change_selected(session, status, &one, words, err)
-			 : error_set(err, ERROR_NOT_FOUND, "session %s has no machine %s", session->name, one.machine);
+	result = select_operand(session, what, &one, err);
+	if (result == 0 && !one.network && s->network)
+		one.network = str_dup(s->network, err);
+	if (result == 0)
+		result = change_selected(session, status, &one, words, err);
+	cleanup_free_fn(&one.network);
 	cleanup_free_fn(&one.machine);
 	return result;
 }

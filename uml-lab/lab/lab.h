@@ -35,6 +35,7 @@ struct lab_param {
 /* What is wrong with a line, as written (netplug_impair_set()); NULL: nothing. */
 struct lab_traffic {
 	char *rate, *delay, *jitter, *loss, *duplicate, *reorder;
+	bool down;
 };
 
 struct lab_network {

@@ -65,10 +65,15 @@ static const struct object param_object = {
 		 .offset = offsetof(type_, traffic.duplicate),                                               \
 		 .help = "The share of frames that arrive twice.",                                           \
 		 .example = "1%"},                                                                           \
+		{.key = "reorder",                                                                           \
+		 .type = &scalar_loss,                                                                       \
+		 .offset = offsetof(type_, traffic.reorder),                                                 \
+		 .help = "The share of frames that arrive 10 ms late, behind those sent after them.",        \
+		 .example = "1%"},                                                                           \
 	{                                                                                                    \
-		.key = "reorder", .type = &scalar_loss, .offset = offsetof(type_, traffic.reorder),          \
-		.help = "The share of frames that arrive 10 ms late, behind those sent after them.",         \
-		.example = "1%"                                                                              \
+		.key = "down", .type = &scalar_bool, .offset = offsetof(type_, traffic.down),                \
+		.fallback = "false",                                                                         \
+		.help = "The cable is pulled: nothing passes until uml-lab net --up."                        \
 	}
 
 static const struct field network_fields[] = {

@@ -50,6 +50,7 @@ static int fill_impair(const struct lab_traffic *traffic, struct netplug_impair 
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
 		if (all[i].text && netplug_impair_set(impair, all[i].key, all[i].text, err) < 0)
 			return -1;
+	impair->down |= traffic->down;
 	return 0;
 }
 
