@@ -27,6 +27,13 @@ struct serve_counters {
 	atomic_bool connected;
 };
 
+/* Whether to look for requests before going to sleep (serve_disk.c). */
+struct serve_look {
+	bool on;
+	unsigned short_sleeps, patience, found; /* in a row; how many turn it on; looks with success */
+	uint64_t answered_at;			/* ns */
+};
+
 struct serve_disk {
 	uint32_t index;
 	const char *socket;
@@ -57,8 +64,8 @@ struct serve_disk {
 	struct vhost_user *guest;
 	bool write_back; /* the guest flushes by itself; else each write is durable when it is answered */
 	struct serve_blk *blk;
-	uint64_t slept_at; /* when the queue was found empty last, ns */
-	bool behind;       /* requests were left when the queue was served last */
+	struct serve_look look;
+	bool behind; /* requests were left when the queue was served last */
 };
 
 struct serve {

@@ -5,7 +5,9 @@
 # (ubd can have one only; layers hold random pieces of 256 KiB). What the host holds of base and layers is in its page cache. ubd's
 # fsync does nothing on the host's disk, so its column is there once more with O_SYNC (flag s), where it does.
 #
-#   DISK_ROUNDS=5  DISK_KERNELS="7.2 6.1"  DISK_MIB=512
+#   DISK_ROUNDS=5  DISK_KERNELS="7.2 6.1"  DISK_MIB=512  DISK_BACKENDS="ubd serve-1"
+#   DISK_ONLY=read-4k-random,write-1m   these measurements alone (boot always; those that rewrite need write-1m before them)
+#   DISK_OTHER=/path/to/uml-cow         another build of it, as backends other-1, other-4, other-8
 # shellcheck shell=bash
 set -u
 rounds=${DISK_ROUNDS:-3}
@@ -87,7 +89,7 @@ guest() {
 	begin=$(date +%s%N)
 	# a pipe, because UML can't wait for a file to become writable
 	timeout -k 5 90 setarch -R "$kernel" mem=256M initrd="$initrd" con=null con0=null,fd:1 console=tty0 ssl=null quiet noreboot \
-		initcall_blacklist=raid6_select_algo,raid6_init "$@" </dev/null 2>/dev/null | while IFS= read -r line; do
+		initcall_blacklist=raid6_select_algo,raid6_init ${DISK_ONLY:+"only=$DISK_ONLY"} "$@" </dev/null 2>/dev/null | while IFS= read -r line; do
 		line=${line%$'\r'}
 		[ "$line" = "result boot 1" ] && line="result boot $((($(date +%s%N) - begin) / 1000000))"
 		echo "$line"
@@ -103,7 +105,7 @@ stop_server() {
 
 # one BACKEND KERNEL INITRD LOG
 one() {
-	local depth=${1#*-}
+	local depth=${1#*-} cow
 	rm -f top.* s
 	case $1 in
 	ubd) guest "$2" "$3" "$4" ubd0=top.cow,base.img dev=ubda ;;
@@ -118,9 +120,11 @@ one() {
 		guest "$2" "$3" "$4" "virtio_uml.device=$PWD/s:2" dev=vda
 		stop_server
 		;;
-	serve-*)
+	serve-* | other-*)
+		cow=uml-cow
+		[[ $1 != other-* ]] || cow=${DISK_OTHER:?names the other uml-cow}
 		uml-cow create -b "$(below cow "$depth")" top.cow
-		uml-cow serve --socket s top.cow &
+		"$cow" serve --socket s top.cow &
 		server=$!
 		ready s
 		guest "$2" "$3" "$4" "virtio_uml.device=$PWD/s:2" dev=vda
@@ -155,10 +159,12 @@ for b in backends:
 print('%-20s' % 'median' + ''.join('%10s' % b for b in backends) + '%11s%11s%11s' % ('ours:ubd', 'ours:qemu', '8:1'))
 for name, row in values.items():
     m = {b: statistics.median(v) for b, v in row.items()}
-    ubd = m['ubd-sync'] if 'fsync' in name else m['ubd']
-    up = (lambda a, b: b / a) if name == 'boot' else (lambda a, b: a / b)
+    def up(a, b):
+        if a not in m or b not in m:
+            return '%11s' % '-'
+        return '%11.2f' % (m[b] / m[a] if name == 'boot' else m[a] / m[b])
     print('%-20s' % name + ''.join('%10.0f' % m[b] for b in backends) +
-          '%11.2f%11.2f%11.2f' % (up(m['serve-1'], ubd), up(m['serve-1'], m['qemu-1']), up(m['serve-8'], m['serve-1'])))
+          up('serve-1', 'ubd-sync' if 'fsync' in name else 'ubd') + up('serve-1', 'qemu-1') + up('serve-8', 'serve-1'))
 print('ours:ubd, ours:qemu: chains of 1, above 1 is faster (fsync: against ubd-sync). 8:1: our chain of 8 against ours of 1')
 PY
 done
