@@ -107,7 +107,7 @@ static void check_holes(struct check *c)
 	}
 	if (holes)
 		report(c, COW_FINDING_NOTE,
-		       "%" PRIu64 " stored sectors are holes: discarded or zeroed, or, if the host "
+		       "%" PRIu64 " stored sectors are holes: discarded, zeroed or claimed ahead, or, if the host "
 		       "lost power while a guest ran on the kernel's own driver, lost",
 		       holes);
 }

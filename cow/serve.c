@@ -201,6 +201,7 @@ static void disk_free(struct serve_disk *d)
 {
 	cow_chain_close(d->chain);
 	serve_blk_free(d->blk);
+	free(d->claimed);
 	if (d->sync_folder >= 0)
 		close(d->sync_folder);
 	if (d->listener >= 0) {

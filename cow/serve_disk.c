@@ -102,6 +102,7 @@ void serve_disk_set_chain(struct serve_disk *d, struct cow_chain *chain)
 	atomic_store(&d->n.size, chain ? cow_chain_size(chain) >> COW_SECTOR_SHIFT << COW_SECTOR_SHIFT : 0);
 	atomic_store(&d->n.depth, chain ? cow_chain_depth(chain) : 0);
 	serve_quota_set_top(d->serve->quota, d->index, chain ? chain->files[0] : NULL);
+	serve_claim_reset(d);
 }
 
 /* ---- Guests ---- */

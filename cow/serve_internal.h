@@ -50,6 +50,7 @@ struct serve_disk {
 	pthread_mutex_t lock;
 	atomic_int waiting;      /* the disk's thread wants the lock: jobs stand back */
 	struct cow_chain *chain; /* NULL: an empty place */
+	uint8_t *claimed; /* regions that were looked at (serve_claim.c), a bit each; NULL: nothing to claim */
 	int sync_folder; /* of a new top, to be made durable before the next flush is answered; -1 for none */
 
 	pthread_t job;
@@ -113,6 +114,13 @@ void serve_blk_device(struct serve_disk *d, struct vhost_user_device *device);
 /* Deals with all requests of the queue, then asks for kicks. -1 + err: the guest is gone or broke its queue.
  */
 int serve_blk_run(struct serve_blk *b, struct vring_queue *q, struct error *err);
+
+/* ---- serve_claim.c ---- */
+
+/* The disk's chain is another now. Under its lock, as below. */
+void serve_claim_reset(struct serve_disk *d);
+/* Sectors were written that the top did not own before: lets it own what is zero around them. */
+void serve_claim_around(struct serve_disk *d, uint64_t start, uint64_t sectors);
 
 /* ---- serve_quota.c ---- */
 

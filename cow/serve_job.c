@@ -272,11 +272,14 @@ static int pull_step(struct serve_disk *d, struct cow_copier *copier, uint64_t *
 	while (*at < end) {
 		struct cow_extent e;
 		uint64_t byte = *at << COW_SECTOR_SHIFT, n;
+		bool is_data;
 
 		cow_chain_extent(d->chain, *at, end - *at, &e);
-		n = e.length << COW_SECTOR_SHIFT;
 		if (e.owner == 1) {
-			if (!serve_quota_allows(d->serve->quota, top, byte, n))
+			/* holes, which need no space, by themselves */
+			e.length = cow_chain_is_data(d->chain, &e, &is_data);
+			n = e.length << COW_SECTOR_SHIFT;
+			if (is_data && !serve_quota_allows(d->serve->quota, top, byte, n))
 				return error_set(err, ERROR_FAILED, "merging %s would go over the quota",
 						 lower->path);
 			top->data_dirty = true;

@@ -74,6 +74,15 @@ static inline void world_write_file(const char *path, const void *data, size_t n
 		abort();
 }
 
+/* Makes a hole in a file. */
+static inline void world_punch(const char *path, uint64_t at, uint64_t n)
+{
+	int fd = open(path, O_WRONLY);
+
+	if (fd < 0 || fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)n) || close(fd))
+		abort();
+}
+
 /* Gives a file a time well in the past, so that changes made now are seen in whole seconds. */
 static inline void world_age(const char *path, time_t when)
 {
