@@ -24,6 +24,7 @@ while True:
         if key.data == socket.SOCK_STREAM:
             c, a = key.fileobj.accept()
             print("came", a, flush=True)
+            c.settimeout(5); c.recv(1000)
             c.sendall(b"HTTP/1.0 200 OK\r\n\r\noutside\n"); c.close()
         else: print("came", key.fileobj.recvfrom(2000)[1], flush=True)
 END
@@ -108,8 +109,37 @@ expect 0 as anna uml-lab exec exam -- cat /root/answer
 expect 0 as anna uml-lab down exam
 sha256sum "$T"/*.sub >"$T/sums"
 
-# The teacher, who has the lab and the image.
+# All that was handed in, with what does not belong there, looked over and checked by the teacher, who has the lab and the image.
 export UML_LAB_PATH=$T/labs
+mkdir -p "$T/in/late"
+cp "$T"/*.sub "$T/in"
+cp "$T/anna.sub" "$T/in/late/=copy"
+head -c 2000 "$T/anna.sub" >"$T/in/$(printf 'cut\033[2J')"
+echo "- hello" >"$T/in/README"
+expect 1 as teacher uml-lab collect "$T/in" --json
+same "$(json "$T/out" '[(f["file"].split("/")[-1], f["verified"], len(f["same_disk_as"]), (f.get("self_reported") or {}).get("points")) for f in d]')" \
+	"[('README', False, 0, None), ('anna.sub', True, 1, 6), ('ben.sub', True, 0, None), ('cut?[2J', False, 0, None), ('=copy', True, 1, 6)]"
+expect 1 as teacher uml-lab collect --check --jobs 3 --csv --junit "$T/all.xml" "$T/in"
+python3 - "$T/out" "$T/all.xml" <<'END' || { cat "$T/out" "$T/err"; fail "collect --check"; }
+import csv, sys, xml.etree.ElementTree as e
+rows = {r["file"].split("/")[-1]: r for r in csv.DictReader(open(sys.argv[1], newline=""))}
+assert [(rows[n]["points"], rows[n]["points_of"]) for n in ("anna.sub", "=copy", "ben.sub")] == [("6", "6"), ("6", "6"), ("3", "6")], rows
+assert "does not begin like one" in rows["README"]["problem"] and rows["cut?[2J"]["verified"] == "no", rows
+suites = e.parse(sys.argv[2]).getroot().findall("testsuite")
+assert sum(int(s.get("failures")) for s in suites) == 1 and sum(int(s.get("errors")) for s in suites) == 2, suites
+END
+says_not $'\033'
+expect 1 as teacher uml-lab collect --check --jobs 3 --timeout 1ms "$T/in/ben.sub" "$T/in/anna.sub"
+says "it was not done within"
+expect 4 as teacher uml-lab collect "$T/killed/none"
+as teacher uml-lab collect --check --jobs 3 "$T/in" >/dev/null 2>&1 &
+victim=$!
+wait_until 20 sh -c "ls '$(state teacher)' | grep -q '^collect'"
+kill -KILL $victim
+wait $victim 2>/dev/null
+wait_until 60 sh -c "! ls -A '$(state teacher)' | grep -v lock"
+
+# One by one.
 expect 0 as teacher uml-lab open "$T/anna.sub" --name anna --check --junit "$T/junit.xml"
 says "4 passed, 0 failed, 0 skipped; 6 of 6 points"
 says "without a network to the outside"

@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "tests/fuzz/tar_mutator.h"
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/image/image_internal.h"
 
@@ -22,8 +23,6 @@
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned int seed);
-size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
 
 static int empty = -1;
 
@@ -45,29 +44,6 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	if (image_fs_format(path, IMAGE_SIZE, 1, &err))
 		die("mke2fs", &err);
 	return 0;
-}
-
-/* A changed header would be refused for its checksum alone: puts the right one into what looks like headers.
- */
-size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned int seed)
-{
-	const size_t block = 512, magic = 257, sum_at = 148, sum_size = 8;
-
-	(void)seed;
-	size = LLVMFuzzerMutate(data, size, max_size);
-	for (size_t at = 0; at + block <= size; at += block) {
-		unsigned int sum = sum_size * ' ';
-		char text[9];
-
-		if (memcmp(data + at + magic, "ustar", 5))
-			continue;
-		for (size_t i = 0; i < block; i++)
-			sum += i >= sum_at && i < sum_at + sum_size ? 0 : data[at + i];
-		snprintf(text, sizeof(text), "%06o", sum);
-		memcpy(data + at + sum_at, text, 7);
-		data[at + sum_at + 7] = ' ';
-	}
-	return size;
 }
 
 /* Copies what is data of the empty file system; the rest stays a hole. */

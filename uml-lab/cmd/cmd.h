@@ -17,7 +17,7 @@ extern const struct cli_command cmd_snapshot_create, cmd_snapshot_list, cmd_snap
 extern const struct cli_command cmd_networks;
 
 extern const struct cli_command cmd_clean_disk, cmd_diff, cmd_gc, cmd_publish;
-extern const struct cli_command cmd_open, cmd_read_submission, cmd_submit;
+extern const struct cli_command cmd_collect, cmd_open, cmd_read_submission, cmd_submit;
 
 /* Prints JSON for scripts: indented on a terminal, one line otherwise. Takes the reference. 0, or -1 + err. */
 int cmd_print_json(json_t *json, struct error *err);

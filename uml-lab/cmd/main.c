@@ -6,7 +6,7 @@ static const struct cli_command *const commands[] = {
 	&cmd_exec, &cmd_copy, &cmd_diff, &cmd_check,
 	&cmd_snapshot_create, &cmd_snapshot_list, &cmd_snapshot_restore, &cmd_snapshot_remove,
 	&cmd_net, &cmd_capture, &cmd_forward,
-	&cmd_submit, &cmd_open,
+	&cmd_submit, &cmd_open, &cmd_collect,
 	&cmd_validate, &cmd_schema,
 	&cmd_image_build, &cmd_image_import, &cmd_image_list, &cmd_image_show, &cmd_image_remove, &cmd_publish,
 	&cmd_doctor, &cmd_gc, &cmd_completion, &cmd_man, &cmd_supervise, &cmd_networks, &cmd_clean_disk, &cmd_read_submission, NULL,

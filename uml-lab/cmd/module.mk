@@ -11,4 +11,4 @@ all: $(B)/uml-lab.1
 MANPAGES += $(B)/uml-lab.1
 
 PROGRAM_uml-lab_SRCS += $(addprefix uml-lab/cmd/,diff.c publish.c gc.c)
-PROGRAM_uml-lab_SRCS += $(addprefix uml-lab/cmd/,submit.c open.c read_submission.c)
+PROGRAM_uml-lab_SRCS += $(addprefix uml-lab/cmd/,submit.c open.c collect.c read_submission.c)

@@ -70,14 +70,6 @@ static int work(struct opened *x, struct error *err)
 	return o->check ? cmd_check_session(x->session, &how, err) : 0;
 }
 
-static void tell_gone(void *arg, const char *what, const char *path, uint64_t bytes)
-{
-	(void)arg;
-	(void)what;
-	(void)path;
-	(void)bytes;
-}
-
 /* The session goes, whatever it was able to do. */
 static int discard(struct opened *x, struct error *err)
 {
@@ -92,7 +84,7 @@ static int discard(struct opened *x, struct error *err)
 		return -1;
 	}
 	close(steal_fd(&x->lock));
-	return session_remove(name, false, tell_gone, NULL, err);
+	return session_remove(name, false, NULL, NULL, err);
 }
 
 static json_t *notes_json(const struct strv *notes)

@@ -158,9 +158,13 @@ static void print_quota(const json_t *session)
 
 static void print_session_notes(const json_t *session)
 {
-	const json_t *check = json_object_get(session, "check");
+	const json_t *check = json_object_get(session, "check"), *submission = json_object_get(session, "submission");
 	const char *ends = text_of(session, "ends");
 
+	if (json_is_object(submission))
+		printf("%s: the submission of %s, made %s, %s to the outside\n", text_of(session, "session"),
+		       text_of(submission, "student"), text_of(submission, "time"),
+		       json_is_true(json_object_get(submission, "network")) ? "with a network" : "without a network");
 	if (json_is_object(check))
 		printf("%s: checked %s: %d of %d points\n", text_of(session, "session"), text_of(check, "time"),
 		       (int)json_integer_value(json_object_get(check, "points")),

@@ -59,6 +59,8 @@ struct lab *session_lab_now(const struct session *session, struct error *err);
 
 /* The report for scripts; a new reference. NULL + err. */
 json_t *check_report_json(const struct session *session, const struct check_report *report, struct error *err);
+/* ` NAME="VALUE"`, escaped; value cleaned by str_clean() before. */
+void check_xml_attribute(struct strbuf *out, const char *name, const char *value);
 /* The same as JUnit's XML, as CI systems read it, into a file, atomically. 0, or -1 + err. */
 int check_report_junit(const char *path, const struct session *session, const struct check_report *report,
 		       struct error *err);

@@ -56,8 +56,7 @@ static void put_escaped(struct strbuf *out, const char *text)
 	}
 }
 
-/* ` NAME="VALUE"` */
-static void put_attribute(struct strbuf *out, const char *name, const char *value)
+void check_xml_attribute(struct strbuf *out, const char *name, const char *value)
 {
 	strbuf_printf(out, " %s=\"", name);
 	put_escaped(out, value);
@@ -78,12 +77,12 @@ static void put_case(struct strbuf *out, const struct check_result *r)
 	const char *kind = r->verdict == CHECK_FAIL ? "failure" : r->verdict == CHECK_SKIP ? "skipped" : NULL;
 
 	strbuf_puts(out, "  <testcase");
-	put_attribute(out, "classname", r->check->machine);
-	put_attribute(out, "name", r->check->name);
+	check_xml_attribute(out, "classname", r->check->machine);
+	check_xml_attribute(out, "name", r->check->name);
 	strbuf_printf(out, " time=\"%.3f\">", (double)r->ms / 1000);
 	if (kind) {
 		strbuf_printf(out, "<%s", kind);
-		put_attribute(out, "message", r->evidence);
+		check_xml_attribute(out, "message", r->evidence);
 		strbuf_puts(out, "/>");
 	}
 	put_element(out, "system-out", r->output);
@@ -103,8 +102,8 @@ int check_report_junit(const char *path, const struct session *session, const st
 	for (size_t i = 0; i < report->count; i++)
 		ms += report->results[i].ms;
 	strbuf_puts(&out, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n <testsuite");
-	put_attribute(&out, "name", name);
-	put_attribute(&out, "timestamp", report->time);
+	check_xml_attribute(&out, "name", name);
+	check_xml_attribute(&out, "timestamp", report->time);
 	strbuf_printf(&out, " tests=\"%zu\" failures=\"%zu\" errors=\"0\" skipped=\"%zu\" time=\"%.3f\">\n", report->count,
 		      report->failed, report->skipped, (double)ms / 1000);
 	for (size_t i = 0; i < report->count; i++)

@@ -323,7 +323,6 @@ int session_gc(bool dry_run, session_gc_fn tell, void *arg, struct error *err)
 
 int session_remove(const char *name, bool dry_run, session_gc_fn tell, void *arg, struct error *err)
 {
-	const struct gc gc = {dry_run, tell, arg};
 	cleanup_close int lock = session_lock(name, SESSION_LOCK_MS, err);
 	cleanup_session struct session *s = lock < 0 ? NULL : session_load(name, err);
 	cleanup_free char *root = session_root(err), *gone = NULL;
@@ -346,6 +345,7 @@ int session_remove(const char *name, bool dry_run, session_gc_fn tell, void *arg
 							     error_errno(err, errno, "cannot remove %s", s->folder) < 0) ||
 			 file_remove_tree(gone, err) < 0))
 		return -1;
-	gc.tell(gc.arg, "session", s->folder, bytes);
+	if (tell)
+		tell(arg, "session", s->folder, bytes);
 	return 0;
 }

@@ -285,7 +285,7 @@ typedef void (*session_gc_fn)(void *arg, const char *what, const char *path, uin
  * an image needs is touched, whatever runs meanwhile; a session that another verb works on is left out. dry_run: only tells.
  */
 int session_gc(bool dry_run, session_gc_fn tell, void *arg, struct error *err);
-/* Removes a stopped session for good, disks and snapshots with it. ERROR_STATE when a machine runs. */
+/* Removes a stopped session for good, disks and snapshots with it. tell may be NULL. ERROR_STATE when a machine runs. */
 int session_remove(const char *name, bool dry_run, session_gc_fn tell, void *arg, struct error *err);
 
 /* Everything known of a session, verified; live details asked from supervisors (each at most a second). NULL + err. */

@@ -127,6 +127,15 @@ static json_t *check_json(const struct session_last_check *last)
 	return json_null();
 }
 
+/* Whose work it is, when it is not one's own. */
+static json_t *origin_json(const struct session_origin *origin)
+{
+	if (!origin->file)
+		return json_null();
+	return json_pack("{s:s?, s:s?, s:s?, s:b, s:b}", "file", origin->file, "student", origin->student, "time", origin->time,
+			 "network", origin->network, "weak", origin->weak);
+}
+
 json_t *session_status(struct session *session, struct error *err)
 {
 	json_t *object, *machines;
@@ -152,6 +161,7 @@ json_t *session_status(struct session *session, struct error *err)
 	json_object_set_new(object, "network_keeper_pid", process_json(&session->network_keeper));
 	json_object_set_new(object, "networks", session_networks_status(session, machines));
 	json_object_set_new(object, "check", check_json(&session->last_check));
+	json_object_set_new(object, "submission", origin_json(&session->origin));
 	if (!machines) {
 		json_decref(object);
 		error_oom(err);
