@@ -22,6 +22,8 @@
  * interface is created: vec0:transport=bess,mtu=…
  */
 #define NETPLUG_DEFAULT_MTU 16384
+/* The same of a virtio network device. */
+#define NETPLUG_VIRTIO_MTU 32768
 /* What libslirp 4.7 takes, with IPv6's own minimum as the lower bound (RFC 8200 section 5). */
 #define NETPLUG_MTU_MIN 1280
 #define NETPLUG_MTU_MAX 65521

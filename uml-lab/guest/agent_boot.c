@@ -47,6 +47,19 @@ static void load_ipv6(struct agent *a)
 		agent_log(a, "%s", f.text);
 }
 
+/* A virtio network device needs its driver; UML's own transports are built in. */
+static void load_virtio_net(struct agent *a)
+{
+	char folder[128];
+	struct fault f;
+
+	if (network_is_complete(&a->config))
+		return;
+	snprintf(folder, sizeof(folder), "/lib/modules/%s", a->config.modules_release);
+	if (modules_load(folder, "virtio_net", &f) < 0)
+		agent_log(a, "%s", f.text);
+}
+
 /* The line does without it. */
 static void open_spool(struct agent *a)
 {
@@ -98,6 +111,7 @@ void agent_mount(struct agent *a)
 	a->stage = STAGE_MOUNTED;
 	mount_extras(&a->config, note, a);
 	load_ipv6(a);
+	load_virtio_net(a);
 	network_set_up(&a->config, note, a);
 	settings_apply(&a->config, a->first, note, a);
 	agent_phase(a, "mounted %s", a->first ? "first" : "again");

@@ -1,7 +1,7 @@
 /*
  * Network set-up by rtnetlink (rtnetlink(7)): one request, one answer.
  *
- * UML's vector devices come up as vecN in the order of the command line; labs
+ * UML's vector devices come up as vecN in the order of the command line, virtio's as ethN; labs
  * expect eth0…, so each is found by its MAC and renamed while it is down. udev
  * leaves a name alone that user space gave.
  *
@@ -230,6 +230,21 @@ static int name_link(int nl, struct link *l, const char *name)
 			return -1;
 	}
 	return set_link(nl, l->index, name, false);
+}
+
+bool network_is_complete(const struct config *c)
+{
+	int nl = c->interface_count ? open_netlink() : -1, i;
+	bool complete = true;
+
+	for (i = 0; nl >= 0 && i < c->interface_count; i++) {
+		struct find_link found = { .mac = c->interfaces[i].mac };
+
+		complete &= dump(nl, RTM_GETLINK, AF_UNSPEC, match_link, &found) != 0;
+	}
+	if (nl >= 0)
+		close(nl);
+	return complete;
 }
 
 static void set_up_interface(int nl, const struct config_interface *i, mount_note_fn note, void *arg)

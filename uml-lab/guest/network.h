@@ -5,6 +5,9 @@
 #include "uml-lab/guest/config.h"
 #include "uml-lab/guest/mount.h"
 
+/* Whether there is a device for each interface already. */
+bool network_is_complete(const struct config *c);
+
 /* Brings lo and the configured interfaces up. What fails is told through note; the machine comes up without it. */
 void network_set_up(const struct config *c, mount_note_fn note, void *arg);
 

@@ -79,6 +79,7 @@ struct lab_interface {
 	bool restricted;   /* slirp: only the forwards */
 	struct strv allow; /* slirp + restrict: what may still be reached, "ADDRESS[/BITS][:PORT[/udp]]" */
 	int mtu;           /* 0: the plug's default */
+	char *transport;   /* "auto", "bess" or "vhost-user" */
 	struct lab_traffic traffic;
 	struct lab_mark mark;
 };

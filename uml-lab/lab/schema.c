@@ -152,6 +152,14 @@ static const struct field interface_fields[] = {
 	 .max = 65521,
 	 .help = "The largest packet in bytes; left out, what works best. With slirp, at least 1280.",
 	 .example = "1500"},
+	{.key = "transport",
+	 .type = &scalar_word,
+	 .offset = offsetof(struct lab_interface, transport),
+	 .choices = "auto|bess|vhost-user",
+	 .fallback = "auto",
+	 .help = "How the kernel is connected: vhost-user is a virtio network device with checksum and segmentation "
+		 "offload, bess UML's own vector transport. auto takes vhost-user where the kernel has the module "
+		 "virtio_net."},
 	{.key = "forward",
 	 .kind = FIELD_LIST,
 	 .type = &scalar_forward,

@@ -18,6 +18,7 @@
 
 #define SYSTEM_KERNELS "/var/cache/uml-lab-kernels"
 #define SYSTEM_MODULES "/usr/lib/uml/modules"
+#define MODULE_LIST_MAX (4u << 20) /* bytes of modules.dep */
 #define OLDEST_MAJOR 6	/* 6.1: what uml-facts.md was read from; older ones lack the vector transports */
 #define OLDEST_MINOR 1
 
@@ -266,4 +267,23 @@ int kernel_find(const char *wanted, struct kernel *out, struct error *err)
 		return error_hint(err, "kernel: is auto, a version such as 6.1, or the path of a linux.uml");
 	}
 	return describe(wanted, out, err);
+}
+
+static int lists_module(const struct kernel *kernel, const char *list, const char *module)
+{
+	cleanup_free char *path = file_join(NULL, kernel->modules, list);
+	cleanup_free char *name = str_printf(NULL, "/%s.ko", module);
+	cleanup_free char *text = NULL;
+	size_t length;
+
+	if (!path || !name || !file_exists(path) || file_read_all(path, MODULE_LIST_MAX, &text, &length, NULL) < 0)
+		return -1;
+	return strstr(text, name) != NULL;
+}
+
+int kernel_has_module(const struct kernel *kernel, const char *module)
+{
+	int listed = kernel->modules ? lists_module(kernel, "modules.dep", module) : -1;
+
+	return listed == 0 && lists_module(kernel, "modules.builtin", module) == 1 ? 1 : listed;
 }

@@ -24,6 +24,9 @@ struct kernel {
 int kernel_find(const char *wanted, struct kernel *out, struct error *err);
 void kernel_free(struct kernel *kernel);
 
+/* Whether a module ("virtio_net") is there or built in: 1, 0; -1 when nothing tells, since there is no folder of modules. */
+int kernel_has_module(const struct kernel *kernel, const char *module);
+
 /* All kernels found, newest first; owned by the caller (kernel_free each, free the array). */
 int kernel_list(struct kernel **out, size_t *count, struct error *err);
 

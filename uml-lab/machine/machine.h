@@ -45,6 +45,7 @@ struct machine_forward {
 
 struct machine_interface {
 	bool slirp;
+	bool vhost_user;		/* a virtio network device, not UML's own bess transport */
 	uint8_t mac[6];
 	int mtu;			/* 0: default */
 	struct strv addresses;		/* "10.0.1.1/24"; empty on slirp: SLIRP's own plan (10.0.2.15/24) */

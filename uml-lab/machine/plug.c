@@ -5,6 +5,7 @@
  * here and a duplicate handed to the plug: the guest spins when its peer's end
  * closes (uml-facts.md, trap 6), and a plug that died is replaced without the
  * guest noticing. The new one is told all there is: ports, connections, forwards.
+ * A virtio network device's connection is kept by vhost_relay.c.
  *
  * Requests are answered in any order, by sequence number; each is remembered
  * until then, with the client that waits for it, if any. A plug that keeps dying is
@@ -130,8 +131,11 @@ static void send_port(struct supervisor *sv, size_t i)
 	config.restrict_access = iface->restricted;
 	config.host_access = iface->host;
 	config.port_security = iface->port_security;
+	config.transport = iface->vhost_user ? NETPLUG_VHOST_USER : NETPLUG_BESS;
 	if (iface->mtu)
 		config.mtu = (uint32_t)iface->mtu;
+	else if (iface->slirp && iface->vhost_user)
+		config.mtu = NETPLUG_VIRTIO_MTU;
 	snprintf(config.hostname, sizeof(config.hostname), "%s", sv->spec->name);
 	if (!iface->restricted)
 		search_domains(config.search, sizeof(config.search));
@@ -141,15 +145,16 @@ static void send_port(struct supervisor *sv, size_t i)
 	plug_send_impair(sv, i, 0);
 }
 
-static void send_connection(struct supervisor *sv, size_t i)
+static int send_connection(struct supervisor *sv, size_t i, int connection)
 {
 	struct plug_request *request = plug_remember(&sv->plug, NETPLUG_CONNECT, i, NULL, 0);
 	struct error err = ERROR_INIT;
 
-	if (request)
-		log_failure(netplug_control_send_connect(sv->plug.daemon.control, request->sequence, (uint32_t)i,
-							 sv->plug.ports[i].connection, &err),
-			    &err);
+	if (!request || netplug_control_send_connect(sv->plug.daemon.control, request->sequence, (uint32_t)i, connection,
+						     &err) == 0)
+		return request ? 0 : -1;
+	log_error(&err);
+	return -1;
 }
 
 static int send_forward(struct supervisor *sv, size_t i, bool add, const char *spec, uint64_t client,
@@ -366,7 +371,7 @@ static void on_guest(void *arg, int listener, uint32_t events)
 		return;
 	port->connection = steal_fd(&fd);
 	if (sv->plug.ready)
-		send_connection(sv, (size_t)(port - sv->plug.ports));
+		send_connection(sv, (size_t)(port - sv->plug.ports), port->connection);
 }
 
 /* ---- its life ---- */
@@ -378,13 +383,14 @@ static void replay(struct supervisor *sv)
 
 	sv->plug.ready = true;
 	for (size_t i = 0; i < sv->plug.port_count; i++) {
-		const struct plug_port *port = &sv->plug.ports[i];
+		struct plug_port *port = &sv->plug.ports[i];
 		const struct strv *forwards =
 			sv->plug.forwarded ? &port->forwards : &sv->spec->interfaces[i].forwards;
 
 		send_port(sv, i);
 		if (port->connection >= 0)
-			send_connection(sv, i);
+			send_connection(sv, i, port->connection);
+		vhost_relay_join(&port->relay);
 		for (size_t j = 0; j < forwards->count; j++)
 			log_failure(send_forward(sv, i, true, forwards->items[j], 0, &err), &err);
 	}
@@ -417,6 +423,8 @@ static void forget_plug(struct supervisor *sv)
 	struct plug *plug = &sv->plug;
 
 	plug->ready = false;
+	for (size_t i = 0; i < plug->port_count; i++)
+		vhost_relay_part(&plug->ports[i].relay);
 	while (plug->requests) {
 		struct plug_request *request = plug_take_request(plug, plug->requests->sequence);
 		struct client *client = control_client(sv, request->client);
@@ -455,6 +463,22 @@ static const struct daemon_kind plug_kind = {
 	.gone = forget_plug,
 };
 
+static bool takes_connections(const struct vhost_relay *relay)
+{
+	return relay->sv->plug.ready;
+}
+
+static int announce(struct vhost_relay *relay, int theirs)
+{
+	return send_connection(relay->sv, relay->index, theirs);
+}
+
+static const struct vhost_relay_kind relay_kind = {
+	.daemon = "uml-netplug",
+	.ready = takes_connections,
+	.announce = announce,
+};
+
 static int open_port(struct supervisor *sv, size_t i, struct error *err)
 {
 	struct plug_port *port = &sv->plug.ports[i];
@@ -463,6 +487,8 @@ static int open_port(struct supervisor *sv, size_t i, struct error *err)
 	*port = (struct plug_port){.sv = sv, .listener = -1, .connection = -1, .joiner = CHILD_INIT,
 				    .impair = sv->spec->interfaces[i].impair};
 	snprintf(name, sizeof(name), "eth%zu", i);
+	if (sv->spec->interfaces[i].vhost_user)
+		return vhost_relay_listen(&port->relay, sv, &relay_kind, i, name, err);
 	port->path = guest_path(sv->spec, name, err);
 	if (!port->path)
 		return -1;
@@ -499,6 +525,7 @@ void plug_close(struct supervisor *sv)
 		struct plug_port *port = &plug->ports[i];
 
 		drop_connection(port);
+		vhost_relay_close(&port->relay);
 		plug_join_end(port);
 		loop_remove_fd(port->listener_source);
 		if (port->listener >= 0) {

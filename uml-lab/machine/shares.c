@@ -70,7 +70,7 @@ static void take_packet(struct supervisor *sv, const char *text)
 		log_info("uml-hostfs: %s", text);
 		sv->shares.ready = true;
 		for (size_t i = 0; i < sv->shares.count; i++)
-			share_join(&sv->shares.devices[i]);
+			vhost_relay_join(&sv->shares.devices[i].relay);
 		sv->shares.said_bye = false;
 	} else if (str_starts(text, "gone ") || str_starts(text, "back ")) {
 		take_note(sv, text);
@@ -104,7 +104,7 @@ static void forget_hostfs(struct supervisor *sv)
 
 	shares->ready = false;
 	for (size_t i = 0; i < shares->count; i++)
-		share_part(&shares->devices[i]);
+		vhost_relay_part(&shares->devices[i].relay);
 }
 
 static void take_devices_away(struct supervisor *sv)
@@ -112,7 +112,7 @@ static void take_devices_away(struct supervisor *sv)
 	struct shares *shares = &sv->shares;
 
 	for (size_t i = 0; i < shares->count; i++)
-		share_close(&shares->devices[i]);
+		vhost_relay_close(&shares->devices[i].relay);
 	shares->count = 0;
 }
 
@@ -138,6 +138,62 @@ static const struct daemon_kind hostfs_kind = {
 	.given_up = take_devices_away,
 };
 
+static bool takes_connections(const struct vhost_relay *d)
+{
+	return d->sv->shares.ready;
+}
+
+static void forget_waits(struct vhost_relay *relay)
+{
+	relay->sv->shares.devices[relay->index].wait_count = 0;
+}
+
+/* "connect INDEX HOW [HEAD…]" (hostfs/device.h) with the other end of a pair. */
+static int announce(struct vhost_relay *relay, int theirs)
+{
+	const struct share_device *d = &relay->sv->shares.devices[relay->index];
+	union {
+		struct cmsghdr header;
+		char space[CMSG_SPACE(sizeof(int))];
+	} space = {0};
+	char text[512];
+	struct iovec iov = {text, 0};
+	struct msghdr message = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &space, .msg_controllen = sizeof(space)};
+	struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+
+	iov.iov_len = (size_t)snprintf(text, sizeof(text), "connect %zu %s", relay->index,
+				       !relay->said_count              ? "fresh"
+				       : relay->sv->shares.said_bye ? "resumed"
+								    : "after-death");
+	for (size_t i = 0; i < d->wait_count; i++) {
+		size_t at = iov.iov_len;
+
+		iov.iov_len += (size_t)snprintf(text + at, sizeof(text) - at, d->waits[i].answering ? " %u:%u" : " %u",
+						d->waits[i].head, d->waits[i].at);
+	}
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &theirs, sizeof(int));
+	return sendmsg(relay->sv->shares.daemon.control, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -1 : 0;
+}
+
+static const struct vhost_relay_kind relay_kind = {
+	.daemon = "uml-hostfs",
+	.ready = takes_connections,
+	.announce = announce,
+	.guest_gone = forget_waits,
+};
+
+static int open_device(struct supervisor *sv, size_t i, struct error *err)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), "share%zu", i);
+	return vhost_relay_listen(&sv->shares.devices[i].relay, sv, &relay_kind, i, name, err);
+}
+
 int shares_open(struct supervisor *sv, struct error *err)
 {
 	struct shares *shares = &sv->shares;
@@ -148,7 +204,7 @@ int shares_open(struct supervisor *sv, struct error *err)
 	if (!shares->devices)
 		return error_oom(err);
 	for (; shares->count < sv->spec->share_count; shares->count++)
-		if (share_listen(sv, shares->count, &shares->devices[shares->count], err) < 0) {
+		if (open_device(sv, shares->count, err) < 0) {
 			shares->count++; /* so that shares_close() looks at it too */
 			return -1;
 		}

@@ -16,7 +16,7 @@
  *	networks.c	the hold on the session's networks
  *	daemon.c	how these two live, and are started again: uml-netplug and
  *	shares.c	uml-hostfs, which serves the guest's file systems
- *	share_relay.c	the guest's connections to it
+ *	vhost_relay.c	the guest's connections to it, and to a uml-netplug by vhost-user
  *	mconsole.c	UML's management console
  *
  * Everything runs in the loop's one thread.
@@ -138,6 +138,7 @@ struct plug_port {
 	char *path;			/* socket the guest's interface connects to */
 	int listener;
 	struct loop_fd *listener_source;
+	struct vhost_relay relay;	/* with vhost-user, in place of what is above and below */
 	int connection;			/* the guest's, kept so that a plug may die; -1: link down */
 	struct loop_fd *connection_source;
 	struct strv forwards;		/* in force, in full */

@@ -101,6 +101,11 @@ static int add_interfaces(const struct machine_spec *spec, struct strv *out, str
 		const struct machine_interface *iface = &spec->interfaces[i];
 		const uint8_t *m = iface->mac;
 
+		if (iface->vhost_user) { /* MAC and MTU come from the plug */
+			if (strv_addf(out, err, "virtio_uml.device=eth%zu:%d", i, VIRTIO_ID_NET) < 0)
+				return -1;
+			continue;
+		}
 		if (strv_addf(out, err,
 			      "vec%zu:transport=bess,dst=eth%zu,mac=%02x:%02x:%02x:%02x:%02x:%02x,mtu=%d", i,
 			      i, m[0], m[1], m[2], m[3], m[4], m[5],

@@ -16,7 +16,6 @@
 
 #define CHECK_MS  5000
 #define CHECK_MAX 4096
-#define MODULE_LIST_MAX (4u << 20) /* bytes of modules.dep */
 #define DISK_FREE_MIN (64u << 20)	/* bytes: below this a guest's first boot already fails */
 
 void findings_add(struct findings *findings, const char *fmt, ...)
@@ -191,22 +190,9 @@ static void check_base(struct session *s, const struct lab_machine *m, FILE *pla
 			     s->name, m->name);
 }
 
-/* Whether a list of the kernel's modules ("modules.dep") names virtiofs. A missing list: 0, -1 there. */
-static int lists_virtiofs(const struct kernel *kernel, const char *list)
-{
-	cleanup_free char *path = file_join(NULL, kernel->modules, list);
-	cleanup_free char *text = NULL;
-	size_t length;
-
-	if (!path || !file_exists(path) || file_read_all(path, MODULE_LIST_MAX, &text, &length, NULL) < 0)
-		return -1;
-	return strstr(text, "/virtiofs.ko") != NULL;
-}
-
 static void check_virtiofs(const struct lab_machine *m, const struct kernel *kernel, struct findings *findings)
 {
-	if (kernel->modules && lists_virtiofs(kernel, "modules.dep") == 0 &&
-	    lists_virtiofs(kernel, "modules.builtin") < 1)
+	if (kernel_has_module(kernel, "virtiofs") == 0)
 		findings_add(findings, "%s: kernel %s has no module virtiofs, by which shares are mounted; choose another "
 				       "with kernel:, Debian's have it", m->name, kernel->release);
 }

@@ -65,8 +65,16 @@ static int fill_network(const struct session *s, const char *name, struct machin
 	return out->network && out->locator ? 0 : -1;
 }
 
+/* A virtio network device where the kernel has its driver: it costs the guest far less than UML's own transports. */
+static bool choose_vhost_user(const struct lab_interface *in, const struct kernel *kernel)
+{
+	if (str_eq(in->transport, "auto"))
+		return kernel_has_module(kernel, "virtio_net") == 1;
+	return str_eq(in->transport, "vhost-user");
+}
+
 static int fill_interface(const struct session *s, const struct lab_machine *m, size_t index,
-			  struct machine_interface *out, struct error *err)
+			  const struct kernel *kernel, struct machine_interface *out, struct error *err)
 {
 	const struct lab_interface *in = &m->interfaces[index];
 	const struct lab_network *network = in->network ? lab_find_network(s->lab, in->network) : NULL;
@@ -77,6 +85,7 @@ static int fill_interface(const struct session *s, const struct lab_machine *m, 
 		return -1;
 	out->port_security = network && network->port_security;
 	out->slirp = in->slirp;
+	out->vhost_user = choose_vhost_user(in, kernel);
 	out->mtu = in->mtu;
 	out->host = in->host;
 	out->restricted = in->restricted;
@@ -108,7 +117,7 @@ static int fill_interfaces(const struct session *s, const struct lab_machine *m,
 		return error_oom(err);
 	spec->interface_count = m->interface_count;
 	for (size_t i = 0; i < m->interface_count; i++)
-		if (fill_interface(s, m, i, &spec->interfaces[i], err) < 0)
+		if (fill_interface(s, m, i, &spec->kernel, &spec->interfaces[i], err) < 0)
 			return -1;
 	return 0;
 }

@@ -1,11 +1,11 @@
 /*
- * Between a guest's virtio_uml front-end and uml-hostfs: vhost-user messages pass here, one
- * by one, with their descriptors. (What files hold does not: that is in the guest's
- * memory, which uml-hostfs maps.)
+ * Between a guest's virtio_uml front-end and a daemon of ours, uml-hostfs or uml-netplug: vhost-user
+ * messages pass here, one by one, with their descriptors. (What files and frames hold does not: that is
+ * in the guest's memory, which the daemon maps.)
  *
  * virtio_uml.c takes a device away for good when its connection closes. So the
  * connection is kept here; what set the device up (memory, queues, descriptors) is
- * remembered, and said again to a uml-hostfs that takes the place of one that died. The
+ * remembered, and said again to a daemon that takes the place of one that died. The
  * guest's requests meanwhile wait in its queues. A question that was under way is
  * asked again last.
  *
@@ -25,18 +25,20 @@
 
 #define NEED_REPLY (1u << 3) /* in a header's flags (vhost-user, "Header") */
 
-static void free_message(struct share_message *m)
+static void free_message(struct vhost_message *m)
 {
 	for (size_t i = 0; i < m->fd_count; i++)
 		close(m->fds[i]);
 	free(m);
 }
 
-static void forget(struct share_device *d)
+static void forget(struct vhost_relay *d)
 {
 	for (size_t i = 0; i < d->said_count; i++)
 		free_message(d->said[i]);
-	d->said_count = d->wait_count = 0;
+	d->said_count = 0;
+	if (d->kind->guest_gone)
+		d->kind->guest_gone(d);
 	if (d->asked)
 		free_message(steal_ptr(&d->asked));
 	for (size_t i = 0; i < d->in.fd_count; i++)
@@ -44,17 +46,17 @@ static void forget(struct share_device *d)
 	d->in.fd_count = d->in.length = 0;
 }
 
-static void drop_guest(struct share_device *d)
+static void drop_guest(struct vhost_relay *d)
 {
 	loop_remove_fd(d->guest_source);
 	d->guest_source = NULL;
 	if (d->guest >= 0)
 		close(steal_fd(&d->guest));
-	share_part(d);
+	vhost_relay_part(d);
 	forget(d);
 }
 
-void share_part(struct share_device *d)
+void vhost_relay_part(struct vhost_relay *d)
 {
 	loop_remove_fd(d->server_source);
 	d->server_source = NULL;
@@ -66,7 +68,7 @@ void share_part(struct share_device *d)
 
 /* ---- messages ---- */
 
-static struct vhost_user_header header_of(const struct share_message *m)
+static struct vhost_user_header header_of(const struct vhost_message *m)
 {
 	struct vhost_user_header header;
 
@@ -74,13 +76,13 @@ static struct vhost_user_header header_of(const struct share_message *m)
 	return header;
 }
 
-static int send_message(int fd, const struct share_message *m, bool quietly)
+static int send_message(int fd, const struct vhost_message *m, bool quietly)
 {
 	union {
 		struct cmsghdr header;
-		char space[CMSG_SPACE(sizeof(int) * SHARE_FDS_MAX)];
+		char space[CMSG_SPACE(sizeof(int) * VHOST_FDS_MAX)];
 	} space = {0};
-	struct share_message copy = *m;
+	struct vhost_message copy = *m;
 	struct vhost_user_header header = header_of(m);
 	struct iovec iov = {copy.data, copy.length};
 	struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
@@ -103,7 +105,7 @@ static int send_message(int fd, const struct share_message *m, bool quietly)
 }
 
 /* Which of the messages that set a device up replaces which: those of one kind, and for queues of one queue. */
-static bool is_setting(const struct share_message *m, uint64_t *key)
+static bool is_setting(const struct vhost_message *m, uint64_t *key)
 {
 	struct vhost_user_header header = header_of(m);
 	uint32_t first = 0;
@@ -133,7 +135,7 @@ static bool is_setting(const struct share_message *m, uint64_t *key)
 	}
 }
 
-static bool wants_answer(const struct share_message *m)
+static bool wants_answer(const struct vhost_message *m)
 {
 	struct vhost_user_header header = header_of(m);
 
@@ -150,9 +152,9 @@ static bool wants_answer(const struct share_message *m)
 }
 
 /* Remembers what was said. Takes the message's descriptors over. False: it can't be remembered. */
-static bool remember(struct share_device *d)
+static bool remember(struct vhost_relay *d)
 {
-	struct share_message *m = malloc(sizeof(*m));
+	struct vhost_message *m = malloc(sizeof(*m));
 	uint64_t key, other;
 	size_t i = 0;
 
@@ -170,7 +172,7 @@ static bool remember(struct share_device *d)
 	}
 	while (i < d->said_count && !(is_setting(d->said[i], &other) && other == key))
 		i++;
-	if (i == SHARE_MESSAGES_MAX) {
+	if (i == VHOST_RELAY_MESSAGES_MAX) {
 		free_message(m);
 		return false;
 	}
@@ -184,12 +186,12 @@ static bool remember(struct share_device *d)
 }
 
 /* Reads what is missing of the message that is coming in. 1: it is whole; 0: not yet; -1: the guest is gone, or mad. */
-static int receive(struct share_device *d)
+static int receive(struct vhost_relay *d)
 {
-	struct share_message *m = &d->in;
+	struct vhost_message *m = &d->in;
 	union {
 		struct cmsghdr header;
-		char space[CMSG_SPACE(sizeof(int) * SHARE_FDS_MAX)];
+		char space[CMSG_SPACE(sizeof(int) * VHOST_FDS_MAX)];
 	} space;
 	size_t whole = m->length < sizeof(struct vhost_user_header) ? sizeof(struct vhost_user_header)
 								    : sizeof(struct vhost_user_header) +
@@ -205,7 +207,7 @@ static int receive(struct share_device *d)
 	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
 		size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
 
-		if (m->fd_count + count > SHARE_FDS_MAX) {
+		if (m->fd_count + count > VHOST_FDS_MAX) {
 			for (size_t i = 0; i < count; i++)
 				close(((int *)CMSG_DATA(c))[i]);
 			return -1;
@@ -225,7 +227,7 @@ static int receive(struct share_device *d)
 
 static void on_guest(void *arg, int fd, uint32_t events)
 {
-	struct share_device *d = arg;
+	struct vhost_relay *d = arg;
 	int got = 1;
 
 	(void)fd;
@@ -247,7 +249,7 @@ static void on_guest(void *arg, int fd, uint32_t events)
 /* Answers go as they come. */
 static void on_server(void *arg, int fd, uint32_t events)
 {
-	struct share_device *d = arg;
+	struct vhost_relay *d = arg;
 	char data[1024];
 	ssize_t n = recv(fd, data, sizeof(data), MSG_DONTWAIT);
 
@@ -259,43 +261,13 @@ static void on_server(void *arg, int fd, uint32_t events)
 			drop_guest(d);
 	} else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
 		/* It died, which its pidfd tells too; or it found the guest's messages wrong. */
-		share_part(d);
+		vhost_relay_part(d);
 	}
 }
 
 /* ---- joining ---- */
 
-/* "connect INDEX HOW" (hostfs/device.h) with the other end of a pair. */
-static int announce(struct share_device *d, int theirs)
-{
-	union {
-		struct cmsghdr header;
-		char space[CMSG_SPACE(sizeof(int))];
-	} space = {0};
-	char text[512];
-	struct iovec iov = {text, 0};
-	struct msghdr message = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &space, .msg_controllen = sizeof(space)};
-	struct cmsghdr *c = CMSG_FIRSTHDR(&message);
-
-	iov.iov_len = (size_t)snprintf(text, sizeof(text), "connect %zu %s", d->index,
-				       !d->said_count              ? "fresh"
-				       : d->sv->shares.said_bye ? "resumed"
-								: "after-death");
-	for (size_t i = 0; i < d->wait_count; i++) {
-		size_t at = iov.iov_len;
-
-		iov.iov_len += (size_t)snprintf(text + at, sizeof(text) - at, d->waits[i].answering ? " %u:%u" : " %u", d->waits[i].head,
-						d->waits[i].at);
-	}
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(c), &theirs, sizeof(int));
-	return sendmsg(d->sv->shares.daemon.control, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -1 : 0;
-}
-
-static int repeat(struct share_device *d)
+static int repeat(struct vhost_relay *d)
 {
 	for (size_t i = 0; i < d->said_count; i++)
 		if (send_message(d->server, d->said[i], true) < 0)
@@ -303,23 +275,22 @@ static int repeat(struct share_device *d)
 	return d->asked ? send_message(d->server, d->asked, false) : 0;
 }
 
-void share_join(struct share_device *d)
+void vhost_relay_join(struct vhost_relay *d)
 {
 	cleanup_close int theirs = -1;
 	int pair[2];
 
-	if (d->guest < 0 || !d->sv->shares.ready)
+	if (d->guest < 0 || !d->kind->ready(d))
 		return;
-	share_part(d);
+	vhost_relay_part(d);
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
 		return;
 	d->server = pair[0];
 	theirs = pair[1];
 	d->server_source = loop_add_fd(d->sv->loop, d->server, EPOLLIN, on_server, d, NULL);
-	if (!d->server_source || announce(d, theirs) < 0 || repeat(d) < 0) {
-		log_warn("share %s: cannot hand the guest's connection to uml-hostfs",
-			 d->sv->spec->shares[d->index].name);
-		share_part(d);
+	if (!d->server_source || d->kind->announce(d, theirs) < 0 || repeat(d) < 0) {
+		log_warn("%s: cannot hand the guest's connection to %s", d->path, d->kind->daemon);
+		vhost_relay_part(d);
 		return;
 	}
 	loop_set_events(d->guest_source, EPOLLIN);
@@ -327,7 +298,7 @@ void share_join(struct share_device *d)
 
 static void on_connect(void *arg, int listener, uint32_t events)
 {
-	struct share_device *d = arg;
+	struct vhost_relay *d = arg;
 	cleanup_close int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	struct ucred peer;
 	socklen_t size = sizeof(peer);
@@ -345,15 +316,14 @@ static void on_connect(void *arg, int listener, uint32_t events)
 	if (!d->guest_source)
 		return;
 	d->guest = steal_fd(&fd);
-	share_join(d);
+	vhost_relay_join(d);
 }
 
-int share_listen(struct supervisor *sv, size_t index, struct share_device *d, struct error *err)
+int vhost_relay_listen(struct vhost_relay *d, struct supervisor *sv, const struct vhost_relay_kind *kind, size_t index,
+		       const char *name, struct error *err)
 {
-	char name[24];
-
-	*d = (struct share_device){.sv = sv, .index = index, .listener = -1, .guest = -1, .server = -1};
-	snprintf(name, sizeof(name), "share%zu", index);
+	*d = (struct vhost_relay){
+		.sv = sv, .kind = kind, .index = index, .listener = -1, .guest = -1, .server = -1};
 	d->path = guest_path(sv->spec, name, err);
 	if (!d->path)
 		return -1;
@@ -364,8 +334,10 @@ int share_listen(struct supervisor *sv, size_t index, struct share_device *d, st
 	return d->listener_source ? 0 : -1;
 }
 
-void share_close(struct share_device *d)
+void vhost_relay_close(struct vhost_relay *d)
 {
+	if (!d->kind)
+		return;
 	drop_guest(d);
 	loop_remove_fd(d->listener_source);
 	if (d->listener >= 0) {
