@@ -58,6 +58,8 @@ static void drop_guest(struct vhost_relay *d)
 
 void vhost_relay_part(struct vhost_relay *d)
 {
+	if (!d->kind)
+		return;
 	loop_remove_fd(d->server_source);
 	d->server_source = NULL;
 	if (d->server >= 0)
@@ -280,7 +282,7 @@ void vhost_relay_join(struct vhost_relay *d)
 	cleanup_close int theirs = -1;
 	int pair[2];
 
-	if (d->guest < 0 || !d->kind->ready(d))
+	if (!d->kind || d->guest < 0 || !d->kind->ready(d))
 		return;
 	vhost_relay_part(d);
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)

@@ -52,11 +52,12 @@ struct vhost_relay {
 /* Listens at the guest's path NAME. 0, or -1 + err; vhost_relay_close() in either case. */
 int vhost_relay_listen(struct vhost_relay *relay, struct supervisor *sv, const struct vhost_relay_kind *kind,
 		       size_t index, const char *name, struct error *err);
+/* One that was never listened on, all zero, is fine with the three below. */
+
 /* The daemon takes connections: it gets the guest's, if there is one, set up as it was. */
 void vhost_relay_join(struct vhost_relay *relay);
 /* The daemon is gone: the guest's connection waits for the next. */
 void vhost_relay_part(struct vhost_relay *relay);
-/* One that was never listened on, all zero, is fine. */
 void vhost_relay_close(struct vhost_relay *relay);
 
 #endif
