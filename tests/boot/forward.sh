@@ -166,7 +166,7 @@ in_m sh -c 'printf "#!/bin/sh\nset\n" >/tmp/show; chmod +x /tmp/show; udhcpc -i 
 says "hostname='m'"
 says "domain='lab.test'"
 says "search='lab.test other.test"
-says "mtu='16384'"
+says "mtu='$(in_m cat /sys/class/net/eth0/mtu | tr -d '\r')'"
 says "router='10.0.2.2'"
 says "dns='10.0.2.3'"
 

@@ -1,5 +1,5 @@
 # SLIRP: DHCP, DNS, the host's loopback where the lab says so, forwards; a link that goes down and up, networking restarted, a
-# plug that dies.
+# plug that dies. By vhost-user, which the kernels take by themselves, and by UML's own bess transport.
 # timeout: 300
 . tests/cases/lib.sh
 need python3 curl
@@ -21,7 +21,7 @@ PORT=$(cat "$T/port")
 fetch() { uml-lab exec net/m -- timeout 5 wget -q -O - "http://10.0.2.2:$PORT/"; }
 forwarded() { curl -s -m 5 "http://127.0.0.1:$1/"; }
 
-try_network() { # KERNEL
+try_network() { # KERNEL TRANSPORT DRIVER
 	lab net <<-END
 		lab: net
 		base: tiny
@@ -29,7 +29,7 @@ try_network() { # KERNEL
 		  m:
 		    memory: 64M
 		    kernel: "$1"
-		    interfaces: [{slirp: true, host: true, forward: ["auto:80"]}]
+		    interfaces: [{slirp: true, host: true, forward: ["auto:80"], transport: $2}]
 		    startup: |
 		      mkdir -p /www; echo "hello from the guest" > /www/index.html; httpd -h /www
 		  shut:
@@ -41,6 +41,8 @@ try_network() { # KERNEL
 	up "$T/labs/net"
 	expect 0 fetch
 	same "$(cat "$T/out")" "hello from the host"
+	expect 0 uml-lab exec net/m -- readlink /sys/class/net/eth0/device/driver
+	says "$3"
 	# Without host: true the host's loopback is out of reach.
 	expect 1 uml-lab exec net/shut -- timeout 5 wget -q -O - "http://10.0.2.2:$PORT/"
 	expect 0 uml-lab exec net/m -- sh -c 'ip -4 addr show eth0; ip route; cat /etc/resolv.conf'
@@ -80,8 +82,9 @@ try_network() { # KERNEL
 
 for k in $(kernels); do
 	echo "== $k"
-	try_network "$k"
+	try_network "$k" auto virtio_net
 done
+try_network "$(kernels | head -1)" bess uml-vector
 
 # A taken port is named before anybody waits in vain.
 lab taken <<-END
