@@ -51,6 +51,7 @@
 #include <stdint.h>
 
 #include "uml-lab/base/error.h"
+#include "uml-lab/base/message.h"
 #include "uml-lab/base/str.h"
 
 #define COW_SERVE_MAGIC      0x55435331u /* "UCS1" */
@@ -68,14 +69,6 @@ enum cow_serve_type {
 	COW_SERVE_REPLY = 129,   /* struct cow_serve_reply */
 	COW_SERVE_STATS = 130,   /* struct cow_serve_stats */
 };
-
-struct cow_serve_header {
-	uint32_t magic;
-	uint16_t version;
-	uint16_t type;     /* enum cow_serve_type */
-	uint32_t sequence; /* the request's, repeated in its answer */
-	uint32_t length;   /* bytes of the payload that follows */
-} __attribute__((packed));
 
 struct cow_serve_ref {
 	uint32_t disk;
@@ -118,7 +111,7 @@ struct cow_serve_stats {
 
 /* Any message, as received. */
 struct cow_serve_message {
-	struct cow_serve_header header;
+	struct message_header header;
 	union {
 		struct cow_serve_ref ref;
 		struct cow_serve_path path;

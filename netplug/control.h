@@ -63,6 +63,7 @@
 
 #include "netplug/netplug.h"
 #include "uml-lab/base/error.h"
+#include "uml-lab/base/message.h"
 
 #define NETPLUG_CONTROL_MAGIC 0x554e5031u	/* "UNP1" */
 #define NETPLUG_CONTROL_VERSION 1
@@ -85,14 +86,6 @@ enum netplug_type {
 	NETPLUG_STATS = 130,		/* struct netplug_stats */
 	NETPLUG_WANT_JOIN = 131,	/* struct netplug_port_ref, sequence 0 */
 };
-
-struct netplug_header {
-	uint32_t magic;
-	uint16_t version;
-	uint16_t type;		/* enum netplug_type */
-	uint32_t sequence;	/* the request's, repeated in its answer */
-	uint32_t length;	/* bytes of the payload that follows */
-} __attribute__((packed));
 
 /* How the guest's interface talks to the plug. */
 enum netplug_transport {
@@ -188,7 +181,7 @@ struct netplug_stats {
 
 /* Any message, as received. */
 struct netplug_message {
-	struct netplug_header header;
+	struct message_header header;
 	union {
 		struct netplug_port_config config;
 		struct netplug_port_ref ref;
