@@ -211,6 +211,14 @@ static inline struct cow_chain cow_chain_below(const struct cow_chain *c, size_t
 		.files = c->files + n, .count = c->count - n, .size = c->size, .sectors = c->sectors};
 }
 
+/*
+ * cow_chain_readv() if nothing of it has to be waited for. -EAGAIN: something has to; another error: a file system that can't say
+ * (-EOPNOTSUPP), or as there. The pieces may be filled in part then.
+ */
+int cow_chain_readv_now(struct cow_chain *chain, const struct iovec *iov, int count, uint64_t at);
+/* Has a range within the disk read into the page cache, without waiting for it. */
+void cow_chain_read_ahead(const struct cow_chain *chain, size_t n, uint64_t at);
+
 /* cow_chain_extent(), neighbours of the same owner joined. */
 void cow_chain_run(const struct cow_chain *chain, uint64_t start, uint64_t max, struct cow_extent *out);
 

@@ -82,6 +82,16 @@ static int read_pieces(int fd, struct iovec *iov, int count, uint64_t at)
 	return 0;
 }
 
+/* Reads what the page cache holds: all, or -EAGAIN, or another error; pieces may be filled even then. */
+static int read_pieces_now(int fd, const struct iovec *iov, int count, uint64_t at, size_t n)
+{
+	ssize_t got = preadv2(fd, iov, count, (off_t)at, RWF_NOWAIT);
+
+	if (got < 0)
+		return errno == EINTR ? -EAGAIN : -errno;
+	return (size_t)got == n ? 0 : -EAGAIN;
+}
+
 static int write_pieces(int fd, struct iovec *iov, int count, uint64_t at)
 {
 	while (count > 0) {
@@ -113,7 +123,7 @@ static bool is_outside(const struct cow_chain *chain, uint64_t n, uint64_t at)
 	return at > chain->size || n > chain->size - at;
 }
 
-int cow_chain_readv(struct cow_chain *chain, const struct iovec *iov, int count, uint64_t at)
+static int readv_chain(struct cow_chain *chain, const struct iovec *iov, int count, uint64_t at, bool now)
 {
 	struct cursor c = {.iov = iov, .count = count};
 	size_t n = total(iov, count);
@@ -121,7 +131,7 @@ int cow_chain_readv(struct cow_chain *chain, const struct iovec *iov, int count,
 	if (is_outside(chain, n, at))
 		return -EINVAL;
 	while (n > 0) {
-		uint64_t first = at >> COW_SECTOR_SHIFT, skip = at & (COW_SECTOR_SIZE - 1);
+		uint64_t first = at >> COW_SECTOR_SHIFT, skip = at & (COW_SECTOR_SIZE - 1), place;
 		struct iovec pieces[PIECES];
 		struct cow_extent e;
 		size_t length, taken;
@@ -130,14 +140,39 @@ int cow_chain_readv(struct cow_chain *chain, const struct iovec *iov, int count,
 		cow_chain_extent(chain, first, cow_sectors(skip + n), &e);
 		length = (e.length << COW_SECTOR_SHIFT) - skip;
 		used = take(&c, length < n ? length : n, pieces, &taken);
-		ret = read_pieces(chain->files[e.owner]->fd, pieces, used,
-				  cow_file_place(chain->files[e.owner], at));
+		place = cow_file_place(chain->files[e.owner], at);
+		ret = now ? read_pieces_now(chain->files[e.owner]->fd, pieces, used, place, taken)
+			  : read_pieces(chain->files[e.owner]->fd, pieces, used, place);
 		if (ret)
 			return ret;
 		at += taken;
 		n -= taken;
 	}
 	return 0;
+}
+
+int cow_chain_readv(struct cow_chain *chain, const struct iovec *iov, int count, uint64_t at)
+{
+	return readv_chain(chain, iov, count, at, false);
+}
+
+int cow_chain_readv_now(struct cow_chain *chain, const struct iovec *iov, int count, uint64_t at)
+{
+	return readv_chain(chain, iov, count, at, true);
+}
+
+void cow_chain_read_ahead(const struct cow_chain *chain, size_t n, uint64_t at)
+{
+	uint64_t sector = at >> COW_SECTOR_SHIFT, end = cow_sectors(at + n);
+
+	while (sector < end) {
+		struct cow_extent e;
+
+		cow_chain_extent(chain, sector, end - sector, &e);
+		posix_fadvise(chain->files[e.owner]->fd, (off_t)cow_chain_offset(chain, &e),
+			      (off_t)(e.length << COW_SECTOR_SHIFT), POSIX_FADV_WILLNEED);
+		sector += e.length;
+	}
 }
 
 int cow_chain_read(struct cow_chain *chain, void *buf, size_t n, uint64_t at)

@@ -16,6 +16,8 @@
  * WRITE_ZEROES always makes holes, asked to keep the space or not: an overlay is
  * sparse, and never promised space to anybody.
  *
+ * Reads that the host's page cache does not hold are asked for all at once, the first time in a batch that one is not there.
+ *
  * Syncing ahead: a guest that has one thing made durable after the other writes, waits, flushes, waits. How many batches of writes
  * lie between two flushes is the same again and again, or the same every second time (data and journal, then the commit record). As
  * long as that has come true AHEAD_AFTER times, the batch after which the flush will be asked for is flushed as soon as it is
@@ -68,6 +70,7 @@ struct serve_blk {
 	struct iovec pieces[PIECES];
 	int used;
 	size_t copied; /* since the guest was told */
+	bool begun;    /* something of this batch had to be read from the host's disk: the rest was asked for */
 	struct ahead ahead;
 };
 
@@ -234,11 +237,35 @@ static bool in_range(const struct serve_blk *b, const struct request *r)
 	       r->bytes >> COW_SECTOR_SHIFT <= sectors - r->sector;
 }
 
+/* Has the reads from r on begun, so that the host's disk works on all of them together and not on one after the other. */
+static void begin_reads(struct serve_blk *b, const struct request *r)
+{
+	for (const struct request *end = b->requests + b->count; r < end; r++)
+		if (r->type == VIRTIO_BLK_T_IN && r->result == NO_STATUS && in_range(b, r))
+			cow_chain_read_ahead(b->disk->chain, r->bytes, r->sector << COW_SECTOR_SHIFT);
+}
+
+static int read_request(struct serve_blk *b, const struct request *r)
+{
+	struct cow_chain *chain = b->disk->chain;
+	uint64_t at = r->sector << COW_SECTOR_SHIFT;
+
+	if (!in_range(b, r))
+		return -EINVAL;
+	if (!b->begun) {
+		int ret = cow_chain_readv_now(chain, r->data, r->count, at);
+
+		if (ret == 0)
+			return 0;
+		b->begun = true;
+		begin_reads(b, r + 1);
+	}
+	return cow_chain_readv(chain, r->data, r->count, at);
+}
+
 static void do_read(struct serve_blk *b, struct request *r)
 {
-	int ret = in_range(b, r)
-			  ? cow_chain_readv(b->disk->chain, r->data, r->count, r->sector << COW_SECTOR_SHIFT)
-			  : -EINVAL;
+	int ret = read_request(b, r);
 
 	if (ret) {
 		fail(b, r, -ret, "read");
@@ -463,6 +490,7 @@ static void sync_ahead(struct serve_blk *b, const struct vring_queue *q)
 
 static int do_batch(struct serve_blk *b, struct vring_queue *q, struct error *err)
 {
+	b->begun = false;
 	for (int i = 0; i < b->count;) {
 		int n = do_request(b, &b->requests[i]);
 

@@ -3,7 +3,8 @@
  *
  * It sleeps in poll() on four descriptors: the listening socket while there is
  * no guest, the guest's connection, its queue's kick, and `wake`. Nothing else
- * wakes it, there is no timer.
+ * wakes it; there is one timer, which runs out once after a guest's last request: then it lets go of the guest's memory, whose
+ * pages would count as ours as long as they are mapped here. The next request maps what it needs again.
  *
  * Waking up takes longer than most requests do, and being woken costs the guest a system call. So while a guest asks its next
  * question soon after each answer, the thread looks at the queue for a while before it sleeps. As KVM's halt polling does, it learns
@@ -33,6 +34,7 @@
 #define PATIENCE_MAX 1024u
 #define FORGIVEN     64u  /* looks with success until patience is halved again */
 #define ROUNDS	     256u /* of requests, before the guest's messages are looked at */
+#define LEAN_AFTER_MS	 10000
 
 void serve_disk_wake(struct serve_disk *d)
 {
@@ -256,10 +258,18 @@ static bool wait_for_work(struct serve_disk *d)
 		{.fd = d->guest ? vhost_user_fd(d->guest) : d->listener, .events = POLLIN},
 		{.fd = q ? q->kick : -1, .events = POLLIN},
 	};
+	int timeout = !q ? -1 : d->behind ? 0 : d->lean ? -1 : LEAN_AFTER_MS;
 	uint64_t count;
+	int ret = poll(p, ARRAY_SIZE(p), timeout);
 
-	if (poll(p, ARRAY_SIZE(p), q && d->behind ? 0 : -1) <= 0)
+	if (ret == 0 && timeout > 0) {
+		vhost_user_let_go(d->guest);
+		d->lean = true;
+	}
+	if (ret <= 0)
 		return false;
+	if (p[2].revents)
+		d->lean = false;
 	if (p[0].revents && read(d->wake, &count, sizeof(count)) < 0)
 		return false;
 	if (!d->guest && p[1].revents)

@@ -67,6 +67,7 @@ struct serve_disk {
 	struct serve_blk *blk;
 	struct serve_look look;
 	bool behind; /* requests were left when the queue was served last */
+	bool lean;   /* no request since the guest's memory was let go of */
 };
 
 struct serve {

@@ -132,6 +132,13 @@ uint64_t vhost_user_features(const struct vhost_user *u)
 	return u->acked;
 }
 
+void vhost_user_let_go(struct vhost_user *u)
+{
+	/* of a shared mapping: the content stays with the file. Failure leaves all as it was */
+	for (unsigned i = 0; i < u->memory.count; i++)
+		madvise(u->memory.regions[i].map, u->memory.regions[i].map_length, MADV_DONTNEED);
+}
+
 struct vring_queue *vhost_user_queue(struct vhost_user *u, unsigned index)
 {
 	return index < u->device->queues && u->queues[index].usable ? &u->queues[index] : NULL;

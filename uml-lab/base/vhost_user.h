@@ -63,6 +63,9 @@ struct vring_queue *vhost_user_queue(struct vhost_user *u, unsigned index);
 /* The features that both sides agreed on. */
 uint64_t vhost_user_features(const struct vhost_user *u);
 
+/* Lets go of the pages of the guest's memory that were touched here: they count as ours else. They come back when touched again. */
+void vhost_user_let_go(struct vhost_user *u);
+
 /* Forgets a kick that woke us: reads the queue's descriptor empty. */
 void vhost_user_take_kick(struct vring_queue *q);
 
