@@ -2,8 +2,14 @@
 # The disk of a guest: uml-cow serve against the kernel's own ubd with its COW files, and qemu-storage-daemon with qcow2.
 #
 # One guest after the other, in turns, each with a fresh overlay over the same content: chains of 1, 4 and 8 files over a base image
-# (ubd can have one only; layers hold random pieces of 256 KiB). What the host holds of base and layers is in its page cache. ubd's
-# fsync does nothing on the host's disk, so its column is there once more with O_SYNC (flag s), where it does.
+# (ubd can have one only; layers hold random pieces of 256 KiB). What the host holds of base and layers is in its page cache.
+#
+# What a guest's fsync does: ubd: nothing on the host's disk; with flag s (ubd-sync) it opens its files with O_SYNC, each write is
+# durable when it is answered. qemu-storage-daemon: nothing, since it tells guests that its cache is write-through, and they send no
+# FLUSH (5 fdatasync() in a run with 700 fsyncs, seen with 7.2.22); with writethrough=on (qemu-sync) each write is followed by a flush.
+# uml-cow serve: a FLUSH, answered when data and bitmap are on the host's disk. So fsync is compared with ubd-sync and qemu-sync.
+#
+# Rounds go forth and back through the backends; each ratio is the median of the rounds' ratios.
 #
 #   DISK_ROUNDS=5  DISK_KERNELS="7.2 6.1"  DISK_MIB=512  DISK_BACKENDS="ubd serve-1"
 #   DISK_ONLY=read-4k-random,write-1m   these measurements alone (boot always; those that rewrite need write-1m before them)
@@ -105,19 +111,21 @@ stop_server() {
 
 # one BACKEND KERNEL INITRD LOG
 one() {
-	local depth=${1#*-} cow
+	local depth=${1##*-} cow sync
 	rm -f top.* s
 	case $1 in
 	ubd) guest "$2" "$3" "$4" ubd0=top.cow,base.img dev=ubda ;;
 	ubd-sync) guest "$2" "$3" "$4" ubd0s=top.cow,base.img dev=ubda quick ;;
 	qemu-*)
+		sync=
+		[[ $1 != qemu-sync-* ]] || sync=,writethrough=on
 		qemu-img create -q -f qcow2 -b "$(below qcow2 "$depth")" -F "$([ "$depth" = 1 ] && echo raw || echo qcow2)" top.qcow2
 		qemu-storage-daemon --blockdev driver=file,node-name=file,filename=top.qcow2 \
 			--blockdev driver=qcow2,node-name=disk,file=file,discard=unmap \
-			--export type=vhost-user-blk,id=e,node-name=disk,addr.type=unix,addr.path=s,writable=on &
+			--export type=vhost-user-blk,id=e,node-name=disk,addr.type=unix,addr.path=s,writable=on$sync &
 		server=$!
 		ready s
-		guest "$2" "$3" "$4" "virtio_uml.device=$PWD/s:2" dev=vda
+		guest "$2" "$3" "$4" "virtio_uml.device=$PWD/s:2" dev=vda ${sync:+quick}
 		stop_server
 		;;
 	serve-* | other-*)
@@ -133,14 +141,17 @@ one() {
 	esac
 }
 
-backends=${DISK_BACKENDS:-ubd ubd-sync qemu-1 qemu-4 qemu-8 serve-1 serve-4 serve-8}
+backends=${DISK_BACKENDS:-ubd ubd-sync qemu-1 qemu-sync-1 serve-1 serve-8 serve-4 qemu-4 qemu-8}
+backwards=$(echo "$backends" | tr ' ' '\n' | tac)
 for k in $kernels; do
 	kernel=$(kernel_of "$k")
 	[ -n "$kernel" ] || { echo "kernel $k is not here: left out"; continue; }
 	"$here/../initramfs" "initrd-$k" init=init "virtio_blk.ko=$(module_of "$kernel")" || exit 2
 	cat base.img layer* >/dev/null
 	for ((r = 1; r <= rounds; r++)); do
-		for b in $backends; do
+		order=$backends
+		[ $((r % 2)) = 1 ] || order=$backwards
+		for b in $order; do
 			one "$b" "$kernel" "initrd-$k" "log-$k-$b-$r"
 		done
 	done
@@ -156,15 +167,18 @@ for b in backends:
             w = line.split()
             if w[:1] == ['result'] and len(w) == 3:
                 values.setdefault(w[1], {}).setdefault(b, []).append(float(w[2]))
-print('%-20s' % 'median' + ''.join('%10s' % b for b in backends) + '%11s%11s%11s' % ('ours:ubd', 'ours:qemu', '8:1'))
+def ratio(name, ours, other):
+    row = values[name]
+    if ours not in row or other not in row:
+        return '%11s' % '-'
+    pairs = zip(row[ours], row[other])
+    return '%11.2f' % statistics.median(b / a if name == 'boot' else a / b for a, b in pairs)
+print('%-20s' % 'median' + ''.join('%12s' % b for b in backends) + '%11s%11s%11s%11s' % ('ours:ubd', 'ours:qemu', '4:1', '8:1'))
 for name, row in values.items():
-    m = {b: statistics.median(v) for b, v in row.items()}
-    def up(a, b):
-        if a not in m or b not in m:
-            return '%11s' % '-'
-        return '%11.2f' % (m[b] / m[a] if name == 'boot' else m[a] / m[b])
-    print('%-20s' % name + ''.join('%10.0f' % m[b] for b in backends) +
-          up('serve-1', 'ubd-sync' if 'fsync' in name else 'ubd') + up('serve-1', 'qemu-1') + up('serve-8', 'serve-1'))
-print('ours:ubd, ours:qemu: chains of 1, above 1 is faster (fsync: against ubd-sync). 8:1: our chain of 8 against ours of 1')
+    sync = '-sync' if 'fsync' in name else ''
+    print('%-20s' % name + ''.join('%12.0f' % statistics.median(row[b]) for b in backends) +
+          ratio(name, 'serve-1', 'ubd' + sync) + ratio(name, 'serve-1', 'qemu' + sync + '-1') +
+          ratio(name, 'serve-4', 'serve-1') + ratio(name, 'serve-8', 'serve-1'))
+print('ours:ubd, ours:qemu: chains of 1, above 1 is faster (fsync: against ubd-sync, qemu-sync). 4:1, 8:1: our chain of 4, 8 against ours of 1')
 PY
 done
