@@ -30,7 +30,7 @@
 
 /*
  * On VDE networks: vde_switch cuts frames after 1518 bytes, silently (vde2 2.3.2
- * port.h: VDE_MTU; tests/cases/netplug-vde.sh shows it), and 4 of them belong to
+ * port.h: VDE_MTU), and 4 of them belong to
  * an 802.1Q tag. Another MTU is for locators whose networks carry more; libvdeplug's own limit is
  * VDE_MAXMTU.
  */

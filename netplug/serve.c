@@ -256,33 +256,34 @@ int serve_control(int control, enum walls walls, struct error *err)
 /* ---- alone ---- */
 
 /* Starts joiners for a plug behind walls, until it ends: what a supervisor does for its plug. */
-static int provide_joiners(int control, const struct netplug_port_config *config, struct error *err)
+static void provide_joiners(int control, const struct netplug_port_config *config)
 {
-	cleanup_free char *program = dirs_own("uml-netplug", err);
+	struct error err = ERROR_INIT;
+	cleanup_free char *program = dirs_own("uml-netplug", &err);
+	struct pollfd p = { .fd = control, .events = POLLIN };
 	struct child joiner = CHILD_INIT;
 	struct netplug_message m;
-	struct pollfd p = { .fd = control, .events = POLLIN };
-	int got = 0;
+	int got = program ? 0 : -1;
 
-	while (program && got >= 0 && (poll(&p, 1, -1) > 0 || errno == EINTR)) {
+	while (got >= 0 && (poll(&p, 1, -1) > 0 || errno == EINTR)) {
 		cleanup_close int fd = -1;
 
-		got = netplug_control_receive(control, &m, err);
+		got = netplug_control_receive(control, &m, &err);
 		if (got <= 0 || m.header.type != NETPLUG_WANT_JOIN)
 			continue;
 		netplug_join_end(&joiner);
-		fd = netplug_join(&joiner, program, config->locator, config->label[0] ? config->label : "uml-netplug", err);
-		if (fd >= 0 && netplug_control_send_join(control, 1, config->port, fd, err))
-			break;
+		fd = netplug_join(&joiner, program, config->locator, config->label[0] ? config->label : "uml-netplug", &err);
+		if (fd < 0 || netplug_control_send_join(control, 1, config->port, fd, &err))
+			log_error(&err);	/* the plug asks again */
 	}
+	if (err.kind != ERROR_STATE)	/* it has ended */
+		log_error(&err);
 	netplug_join_end(&joiner);
-	return -1;
 }
 
 /* The control socket of a plug that nobody supervises: a process of ours without walls holds the other end. -1 + err. */
 static int start_provider(const struct netplug_port_config *config, struct error *err)
 {
-	struct error failed = ERROR_INIT;
 	pid_t parent = getpid();
 	int pair[2];
 	pid_t pid;
@@ -293,7 +294,7 @@ static int start_provider(const struct netplug_port_config *config, struct error
 	if (pid == 0) {
 		close(pair[0]);
 		if (!prctl(PR_SET_PDEATHSIG, SIGKILL) && getppid() == parent)
-			provide_joiners(pair[1], config, &failed);
+			provide_joiners(pair[1], config);
 		_exit(0);
 	}
 	close(pair[1]);
