@@ -1,4 +1,4 @@
-"""Makes submissions, good and hostile ones: submission-forge.py KIND BASE-IMAGE OUT. The format as uml-lab-submission(5) has it,
+"""Makes submissions, good and hostile ones: submission-forge.py KIND|all BASE-IMAGE FILE|FOLDER. The format as uml-lab-submission(5) has it,
 written here once more, so that reader and writer are not judged by each other."""
 import copy
 import hashlib
@@ -192,12 +192,8 @@ kinds = {
     "other-base": lambda: archive(changed(("machines", 0, "base", "digest"), "sha512-1M:" + "ab" * 64)),
     "bomb": bomb,
 }
-if kind == "list":
-    print("\n".join(kinds))
-    sys.exit()
-args = ["-q", "-f", "-o", out]
-if kind == "window":
-    data, args = archive(more=b"\0" * (300 << 20)), args + ["--long=31", "--ultra", "-1"]
-else:
-    data = kinds[kind]()
-subprocess.run(["zstd", *args], input=data, check=True)
+kinds["window"] = lambda: archive(more=b"\0" * (300 << 20))  # and a window as large as can be
+for name in kinds if kind == "all" else [kind]:
+    path = out + "/" + name if kind == "all" else out
+    subprocess.run(["zstd", "-q", "-f", "-1", "-o", path, *(["--long=31", "--ultra"] if name == "window" else [])],
+                   input=kinds[name](), check=True)

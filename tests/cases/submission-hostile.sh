@@ -5,10 +5,9 @@ need zstd python3
 
 images=$HOME/.local/share/uml-lab/images
 state=$HOME/.local/state/uml-lab/sessions
-mkdir -p "$images" "$state" "$T/subs" "$HOME/secret"
+mkdir -p "$images" "$state" "$T/subs" "$HOME/secret" "$HOME/.cache/uml-lab"
 head -c 1048576 /dev/urandom >"$images/forged.img"
 head -c 1048576 /dev/urandom >"$images/secret.img"
-forge() { python3 tests/cases/submission-forge.py "$1" "$images/forged.img" "$T/subs/$1"; }
 # What open must never leave behind or touch.
 world() { (cd "$HOME" && find . -not -name '.*lock' -not -path './.local/state/uml-lab/sessions' | sort; sha256sum "$images"/*.img); }
 
@@ -16,7 +15,6 @@ world() { (cd "$HOME" && find . -not -name '.*lock' -not -path './.local/state/u
 refused() {
 	local status=$1 kind=$2 text=$3
 	shift 3
-	[ -e "$T/subs/$kind" ] || forge "$kind"
 	run timeout -k 5 60 uml-lab open --stopped "$@" "$T/subs/$kind"
 	[ "$STATUS" = "$status" ] || { cat "$T/out" "$T/err"; fail "$kind: status $STATUS, not $status"; }
 	grep -qF -- "$text" "$T/err" || { cat "$T/err"; fail "$kind: it did not say: $text"; }
@@ -24,7 +22,7 @@ refused() {
 	same "$(world)" "$before" "what is left of $kind"
 }
 
-forge good
+python3 tests/cases/submission-forge.py all "$images/forged.img" "$T/subs" || fail "cannot forge"
 before=$(world)
 for kind in dotdot absolute dotslash order; do refused 1 $kind "there is something else where m/root.cow should be"; done
 for kind in symlink hardlink device fifo folder; do refused 1 $kind "m/root.cow is not a regular file"; done
@@ -83,7 +81,6 @@ same "$(world)" "$before" "what is left"
 
 # The good one, also with holes: its disks are a snapshot that nothing writes to, on our own image.
 for kind in good holes; do
-	[ -e "$T/subs/$kind" ] || forge $kind
 	expect 0 uml-lab open --stopped --json --name $kind "$T/subs/$kind"
 	same "$(json "$T/out" 'd["session"], d["student"], d["lab"], d["network"], len(d["notes"])')" "('$kind', 'mallory', 'forged', False, 1)"
 	same "$(uml-cow info --json "$state/$kind/m/root-2.cow" | python3 -c 'import json,sys; print([f["path"].split("/")[-1] for f in json.load(sys.stdin)["chain"]])')" \
@@ -99,7 +96,6 @@ done
 same "$(world)" "$before" "what is left of good ones"
 
 # A lab that came along loses what could touch the host.
-forge harmful-lab
 expect 0 uml-lab open --stopped --name harmful "$T/subs/harmful-lab"
 says "it runs as the lab that it came with, made harmless"
 for gone in shares: secret forward 2222 vde: udp:// kernel_args panic=7 files always host: allow /bin/true 8G 100G 9d; do
@@ -120,6 +116,24 @@ refused 1 good "does not have the machines and disks of lab forged"
 says "--as-submitted"
 expect 0 uml-lab open --stopped --as-submitted --name as "$T/subs/good"
 expect 0 uml-lab gc as --yes
+
+# One that is killed at any moment leaves a whole session, or none, and is in nobody's way.
+for ms in 5 10 15 20 25 30 40 50 60 80; do
+	uml-lab open --stopped --as-submitted --name killed "$T/subs/good" >/dev/null 2>&1 &
+	victim=$!
+	sleep "0.$(printf %03d $ms)"
+	kill -KILL $victim 2>/dev/null
+	wait $victim 2>/dev/null
+	if [ -e "$state/killed" ]; then
+		expect 0 uml-cow check "$state/killed/m/root-2.cow"
+		expect 0 uml-lab status killed
+	else
+		expect 0 uml-lab open --stopped --as-submitted --name killed "$T/subs/good"
+	fi
+	expect 0 uml-lab gc killed --yes
+	expect 0 uml-lab gc
+	same "$(world)" "$before" "what is left of one that was killed"
+done
 
 # What a killed open leaves, gc removes; so does the next open of that name.
 mkdir -p "$state/.left.opening/m"

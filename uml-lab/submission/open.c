@@ -6,8 +6,8 @@
  * but its digest and its header, which has to be the one that submit writes and is then written anew with the image
  * that was found; and an extra disk must not begin like a COW file, which the disk server would follow.
  *
- * What a parameter of the submission changes is only what runs in the guest: kernel, its command line and folders to be
- * copied are those of the lab as it is without them.
+ * What a parameter of the submission changes is only what runs in the guest: kernel, its command line, memory, limits and folders
+ * to be copied are those of the lab as it is without them.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -20,7 +20,7 @@
 #include "uml-lab/base/dirs.h"
 #include "uml-lab/base/file.h"
 #include "uml-lab/machine/sandbox.h"
-#include "uml-lab/submission/submission.h"
+#include "uml-lab/submission/pack.h"
 
 #define NOWHERE	  "/nonexistent"	/* the folder of a lab that came with a submission */
 #define ALIGNMENT 4096			/* of the COW files that submit writes */
@@ -116,7 +116,22 @@ static void keep_host_side(struct lab *lab, struct lab *plain)
 		swap_text(&m->base, &p->base);
 		m->kernel_args = p->kernel_args;
 		p->kernel_args = args;
+		m->memory = p->memory;
 	}
+	lab->limits = plain->limits;
+}
+
+/* What a teacher should know who judges by a lab that is not quite the student's. */
+static int note_differences(struct opening *o, struct error *err)
+{
+	const struct submission *s = o->content.manifest;
+	cleanup_free char *digest = submission_lab_digest(o->lab->file);
+
+	if (!str_eq(o->lab->name, s->lab))
+		return strv_addf(o->notes, err, "it was made in lab %s, and runs as lab %s", s->lab, o->lab->name);
+	if (s->lab_digest && !str_eq(digest, s->lab_digest))
+		return strv_addf(o->notes, err, "your lab %s is not the same as the student's was", s->lab);
+	return 0;
 }
 
 static int load_own(struct opening *o, const char *path, struct error *err)
@@ -138,7 +153,7 @@ static int load_own(struct opening *o, const char *path, struct error *err)
 		keep_host_side(o->lab, plain);
 	lab_free(plain);
 	o->own = o->lab != NULL;
-	return o->lab ? 0 : -1;
+	return o->lab ? note_differences(o, err) : -1;
 }
 
 static int load_submitted(struct opening *o, struct error *err)

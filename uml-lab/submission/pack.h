@@ -11,4 +11,7 @@
 int submission_pack(int fd, const struct submission *s, const char *lab, size_t lab_length, const char *folder,
 		    const volatile int *cancel, struct error *err);
 
+/* The digest of a lab.yml as it is now; malloc'ed, NULL when it can't be read. */
+char *submission_lab_digest(const char *path);
+
 #endif

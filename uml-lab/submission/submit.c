@@ -129,8 +129,8 @@ static char *login_name(struct error *err)
 							   : str_printf(err, "%u", (unsigned)getuid());
 }
 
-/* Of the lab file as it is now; none when it is gone. Not cow_file_digest(), which would note it beside the file. */
-static char *lab_digest(const char *path)
+/* Not cow_file_digest(), which would note it beside the file. */
+char *submission_lab_digest(const char *path)
 {
 	cleanup_free char *text = NULL;
 	struct cow_digester digester = {.hash = {0}};
@@ -243,7 +243,7 @@ static struct submission *describe(const struct session *s, const char *folder, 
 	for (size_t i = 0; i < s->machine_count; i++)
 		out->running |= session_machine_runs(&s->machines[i]);
 	out->lab = str_dup(s->lab->name, err);
-	out->lab_digest = lab_digest(s->lab_file);
+	out->lab_digest = submission_lab_digest(s->lab_file);
 	out->student = login_name(err);
 	out->session = str_dup(s->name, err);
 	out->time = time_now(err);
