@@ -1,6 +1,7 @@
 /*
- * Detached files: an overlay without the name and time of its backing file, so that two with the same content are the same
- * bytes wherever they were made, and tell nothing of that host. It opens nothing until it is put on a base again.
+ * Detached files: an overlay without the name and time of its backing file, so that two with the same content
+ * are the same bytes wherever they were made, and tell nothing of that host. It opens nothing until it is put
+ * on a base again.
  */
 #include <string.h>
 

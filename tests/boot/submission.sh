@@ -90,9 +90,13 @@ mkdir "$T/small" && mount -t tmpfs -o size=128k none "$T/small"
 expect 1 as anna uml-lab submit exam -o "$T/small/x"
 says "No space left on device"
 same "$(ls -A "$T/small")" "" "what is left where there was no room"
+expect 0 as anna uml-lab submit exam -o "$T/anna.sub" --replace
+expect 1 env HOME="$T/teacher" XDG_STATE_HOME="$T/small" UML_LAB_PATH="$T/labs" uml-lab open "$T/anna.sub" --stopped
+says "No space left on device"
+same "$(ls -A "$T/small/uml-lab/sessions" | grep -v lock)" "" "what is left of a session there was no room for"
 umount "$T/small"
 mkdir "$T/killed"
-for ms in 10 40 70 100 150 200 300; do
+for ms in 10 50 100 150 250; do
 	env HOME="$T/anna" uml-lab submit exam -o "$T/killed/$ms" >/dev/null 2>&1 &
 	victim=$!
 	sleep "0.$(printf %03d $ms)"

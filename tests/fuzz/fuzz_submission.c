@@ -1,7 +1,7 @@
 /*
- * Submissions: whatever the bytes are, they are read as the manifest allows or refused, and nothing is written beyond the files
- * meant for it. The first byte says what the rest is: 'm' a manifest, 'l' a lab.yml that came along, else a tar archive, which is put
- * into zstd here (raw blocks), so that mutations reach it.
+ * Submissions: whatever the bytes are, they are read as the manifest allows or refused, and nothing is
+ * written beyond the files meant for it. The first byte says what the rest is: 'm' a manifest, 'l' a lab.yml
+ * that came along, else a tar archive, which is put into zstd here (raw blocks), so that mutations reach it.
  */
 #include <endian.h>
 #include <stdlib.h>
@@ -14,9 +14,9 @@
 #include "uml-lab/base/file.h"
 #include "uml-lab/submission/submission.h"
 
-#define BLOCK	 (128u << 10) /* RFC 8878, 3.1.1.2.4 */
+#define BLOCK    (128u << 10) /* RFC 8878, 3.1.1.2.4 */
 #define DATA_MAX (4u << 20)
-#define OUTPUTS	 4
+#define OUTPUTS  4
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -24,7 +24,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void check_manifest(const uint8_t *data, size_t size)
 {
 	struct error err = ERROR_INIT;
-	cleanup_submission struct submission *s = submission_parse((const char *)data, size, &err), *again = NULL;
+	cleanup_submission struct submission *s = submission_parse((const char *)data, size, &err),
+					     *again = NULL;
 	cleanup_free char *text = NULL, *same = NULL;
 	json_t *json;
 
@@ -52,10 +53,12 @@ static void check_safe(const struct lab *lab)
 	for (size_t i = 0; i < lab->machine_count; i++) {
 		const struct lab_machine *m = &lab->machines[i];
 
-		if (m->shares.count || m->kernel_args.count || m->files || strchr(m->kernel, '/') || m->memory > 512u << 20)
+		if (m->shares.count || m->kernel_args.count || m->files || strchr(m->kernel, '/') ||
+		    m->memory > 512u << 20)
 			abort();
 		for (size_t j = 0; j < m->interface_count; j++)
-			if (m->interfaces[j].forward_count || m->interfaces[j].host || m->interfaces[j].allow.count ||
+			if (m->interfaces[j].forward_count || m->interfaces[j].host ||
+			    m->interfaces[j].allow.count ||
 			    (m->interfaces[j].slirp && !m->interfaces[j].restricted))
 				abort();
 	}
@@ -69,7 +72,8 @@ static void check_lab(const uint8_t *data, size_t size)
 	const struct lab_load_options options = {.skip_paths = true, .random_seed = "seed", .user = "anna"};
 	struct error err = ERROR_INIT;
 	cleanup_strbuf struct strbuf text = STRBUF_INIT;
-	struct lab *lab = lab_load_text((const char *)data, size, "lab.yml", "/nonexistent", &options, &err), *again;
+	struct lab *lab = lab_load_text((const char *)data, size, "lab.yml", "/nonexistent", &options, &err),
+		   *again;
 
 	if (lab && submission_make_safe(lab, &(struct submission_trust){0}, &err) == 0) {
 		check_safe(lab);
@@ -111,7 +115,8 @@ static void check_archive(const uint8_t *data, size_t size)
 	struct error err = ERROR_INIT;
 	int outputs[OUTPUTS];
 
-	if (submission_read(fd, &options, &content, &err) == 0 && submission_disk_count(content.manifest) <= OUTPUTS) {
+	if (submission_read(fd, &options, &content, &err) == 0 &&
+	    submission_disk_count(content.manifest) <= OUTPUTS) {
 		size_t count = submission_disk_count(content.manifest);
 
 		submission_content_free(&content);
@@ -126,7 +131,8 @@ static void check_archive(const uint8_t *data, size_t size)
 			for (size_t j = 0; j < content.manifest->machines[i].disk_count; j++, at++) {
 				struct stat st;
 
-				if (fstat(outputs[at], &st) < 0 || (uint64_t)st.st_size != content.manifest->machines[i].disks[j].size)
+				if (fstat(outputs[at], &st) < 0 ||
+				    (uint64_t)st.st_size != content.manifest->machines[i].disks[j].size)
 					abort();
 			}
 		for (size_t i = 0; i < count; i++)

@@ -1,4 +1,5 @@
-/* Submissions: the manifest there and back, what it may not hold, the digest of pieces, labs made harmless. */
+/* Submissions: the manifest there and back, what it may not hold, the digest of pieces, labs made harmless.
+ */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -9,14 +10,19 @@
 #include "uml-lab/base/file.h"
 #include "uml-lab/submission/submission.h"
 
-#define D1 "sha512-1M:" \
-	"0000000000000000000000000000000000000000000000000000000000000000" \
+#define D1                                                                                                   \
+	"sha512-1M:"                                                                                         \
+	"0000000000000000000000000000000000000000000000000000000000000000"                                   \
 	"1111111111111111111111111111111111111111111111111111111111111111"
-#define MACHINE "{\"name\": \"m\", \"set_up\": true, \"base\": {\"name\": \"tiny\", \"size\": 4096, \"digest\": \"" D1 "\"}, " \
-		"\"disks\": [{\"file\": \"m/root.cow\", \"size\": 12288, \"digest\": \"" D1 "\"}]}"
-#define REST	"\"format\": \"uml-lab-submission\", \"version\": 1, \"lab\": \"x\", \"lab_digest\": null, \"session\": \"x\", " \
-		"\"time\": \"t\", \"seed\": \"s\", \"running\": false, \"check\": null"
-#define GOOD	"{" REST ", \"student\": \"anna\", \"params\": [\"a=b\"], \"machines\": [" MACHINE "]}"
+#define MACHINE                                                                                              \
+	"{\"name\": \"m\", \"set_up\": true, \"base\": {\"name\": \"tiny\", \"size\": 4096, \"digest\": "    \
+	"\"" D1 "\"}, "                                                                                      \
+	"\"disks\": [{\"file\": \"m/root.cow\", \"size\": 12288, \"digest\": \"" D1 "\"}]}"
+#define REST                                                                                                 \
+	"\"format\": \"uml-lab-submission\", \"version\": 1, \"lab\": \"x\", \"lab_digest\": null, "         \
+	"\"session\": \"x\", "                                                                               \
+	"\"time\": \"t\", \"seed\": \"s\", \"running\": false, \"check\": null"
+#define GOOD "{" REST ", \"student\": \"anna\", \"params\": [\"a=b\"], \"machines\": [" MACHINE "]}"
 
 static struct submission *parse(const char *text, struct error *err)
 {
@@ -31,7 +37,8 @@ static void test_there_and_back(void)
 	json_t *json;
 
 	CU_ASSERT_PTR_NOT_NULL_FATAL(s);
-	s->check = (struct session_last_check){.time = strdup("now"), .passed = 2, .failed = 1, .points = 5, .points_of = 7};
+	s->check = (struct session_last_check){
+		.time = strdup("now"), .passed = 2, .failed = 1, .points = 5, .points_of = 7};
 	CU_ASSERT_EQUAL(strv_add(&s->check.verdicts, "PASS it", &err), 0);
 	json = submission_to_json(s, &err);
 	text = json_dumps(json, 0);
@@ -57,16 +64,24 @@ static void test_refused(void)
 		{"[]", "no object"},
 		{"{}", "not that of a submission"},
 		{"{" REST "}", "student is missing"},
-		{"{" REST ", \"student\": \"\", \"params\": [], \"machines\": [" MACHINE "]}", "student is empty"},
-		{"{" REST ", \"student\": 7, \"params\": [], \"machines\": [" MACHINE "]}", "student is missing, or is no text"},
-		{"{" REST ", \"student\": \"\\u0007\", \"params\": [], \"machines\": [" MACHINE "]}", "control characters"},
-		{"{" REST ", \"student\": \"\\u009b\", \"params\": [], \"machines\": [" MACHINE "]}", "control characters"},
-		{"{" REST ", \"student\": \"a\", \"params\": [\"a\"], \"machines\": [" MACHINE "]}", "one without ="},
+		{"{" REST ", \"student\": \"\", \"params\": [], \"machines\": [" MACHINE "]}",
+		 "student is empty"},
+		{"{" REST ", \"student\": 7, \"params\": [], \"machines\": [" MACHINE "]}",
+		 "student is missing, or is no text"},
+		{"{" REST ", \"student\": \"\\u0007\", \"params\": [], \"machines\": [" MACHINE "]}",
+		 "control characters"},
+		{"{" REST ", \"student\": \"\\u009b\", \"params\": [], \"machines\": [" MACHINE "]}",
+		 "control characters"},
+		{"{" REST ", \"student\": \"a\", \"params\": [\"a\"], \"machines\": [" MACHINE "]}",
+		 "one without ="},
 		{"{" REST ", \"student\": \"a\", \"params\": [], \"machines\": []}", "machines is no list"},
-		{"{" REST ", \"student\": \"a\", \"params\": [], \"machines\": [{}]}", "machines[0].name is missing"},
+		{"{" REST ", \"student\": \"a\", \"params\": [], \"machines\": [{}]}",
+		 "machines[0].name is missing"},
 		{"{" REST ", \"student\": \"a\", \"params\": [], \"machines\": [7]}", "is no object"},
-		{"{" REST ", \"student\": \"a\", \"params\": [], \"machines\": [" MACHINE "], \"x\": 1}", "key that is not known"},
-		{"{" REST ", \"student\": \"a\", \"params\": [], \"machines\": [" MACHINE ", " MACHINE "]}", "there twice"},
+		{"{" REST ", \"student\": \"a\", \"params\": [], \"machines\": [" MACHINE "], \"x\": 1}",
+		 "key that is not known"},
+		{"{" REST ", \"student\": \"a\", \"params\": [], \"machines\": [" MACHINE ", " MACHINE "]}",
+		 "there twice"},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -106,10 +121,13 @@ static void test_digest(void)
 }
 
 static const char harmful[] =
-	"lab: x\nbase: tiny\nnetworks:\n  a: {vde: \"udp://1234:127.0.0.1:4321\"}\nshares:\n  s: {path: /srv, mode: rw, hide: [\"*.key\"]}\n"
-	"machines:\n  m:\n    memory: 4G\n    kernel: /bin/true\n    kernel_args: [panic=7]\n    restart: always\n    shares: [s]\n"
+	"lab: x\nbase: tiny\nnetworks:\n  a: {vde: \"udp://1234:127.0.0.1:4321\"}\nshares:\n  s: {path: "
+	"/srv, mode: rw, hide: [\"*.key\"]}\n"
+	"machines:\n  m:\n    memory: 4G\n    kernel: /bin/true\n    kernel_args: [panic=7]\n    restart: "
+	"always\n    shares: [s]\n"
 	"    files: /etc\n    disk: ubd\n    interfaces:\n"
-	"      - {slirp: true, host: true, forward: [\"80:80\", \"81:81\"]}\n      - {slirp: true, restrict: true, allow: [\"1.2.3.4\"]}\n"
+	"      - {slirp: true, host: true, forward: [\"80:80\", \"81:81\"]}\n      - {slirp: true, restrict: "
+	"true, allow: [\"1.2.3.4\"]}\n"
 	"      - {network: a}\n";
 
 static struct lab *load(struct error *err)
@@ -137,7 +155,8 @@ static void test_harmless(void)
 	CU_ASSERT_STRING_EQUAL(m->disk_driver, "auto");
 	CU_ASSERT_EQUAL(m->restart, LAB_RESTART_NO);
 	CU_ASSERT(m->memory <= 512 << 20);
-	CU_ASSERT(lab->limits.time_ms > 0 && lab->limits.disk > 0 && lab->limits.memory > 0 && lab->limits.cpu_percent > 0);
+	CU_ASSERT(lab->limits.time_ms > 0 && lab->limits.disk > 0 && lab->limits.memory > 0 &&
+		  lab->limits.cpu_percent > 0);
 	for (size_t i = 0; i < 2; i++) {
 		CU_ASSERT_EQUAL(m->interfaces[i].forward_count, 0);
 		CU_ASSERT_EQUAL(m->interfaces[i].allow.count, 0);
@@ -169,5 +188,5 @@ static void test_trusted(void)
 	lab_free(lab);
 }
 
-UNIT_MAIN("submission", UNIT_CASE(test_there_and_back), UNIT_CASE(test_refused), UNIT_CASE(test_digest), UNIT_CASE(test_harmless),
-	  UNIT_CASE(test_trusted))
+UNIT_MAIN("submission", UNIT_CASE(test_there_and_back), UNIT_CASE(test_refused), UNIT_CASE(test_digest),
+	  UNIT_CASE(test_harmless), UNIT_CASE(test_trusted))

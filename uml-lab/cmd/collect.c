@@ -22,15 +22,18 @@ struct collect_options {
 };
 
 static const struct cli_option options[] = {
-	{"check", 'c', CLI_FLAG, offsetof(struct collect_options, check), NULL, "open each one, run the lab's checks, remove it again"},
-	{"jobs", 'j', CLI_STRING, offsetof(struct collect_options, jobs), "N", "check so many at a time (default: half the processors)"},
+	{"check", 'c', CLI_FLAG, offsetof(struct collect_options, check), NULL,
+	 "open each one, run the lab's checks, remove it again"},
+	{"jobs", 'j', CLI_STRING, offsetof(struct collect_options, jobs), "N",
+	 "check so many at a time (default: half the processors)"},
 	{"timeout", 't', CLI_DURATION, offsetof(struct collect_options, timeout_ms), "TIME",
 	 "how long opening and checking one may take (default: 5m)"},
 	{"lab", 'l', CLI_STRING, offsetof(struct collect_options, lab), "LAB", "check them by this lab"},
 	{"network", 0, CLI_FLAG, offsetof(struct collect_options, network), NULL, "as for open"},
 	{"weak", 0, CLI_FLAG, offsetof(struct collect_options, weak), NULL, "as for open"},
 	{"max-size", 0, CLI_SIZE, offsetof(struct collect_options, max_size), "SIZE", "as for open"},
-	{"csv", 0, CLI_FLAG, offsetof(struct collect_options, csv), NULL, "as comma-separated values, for spreadsheets"},
+	{"csv", 0, CLI_FLAG, offsetof(struct collect_options, csv), NULL,
+	 "as comma-separated values, for spreadsheets"},
 	{"junit", 0, CLI_STRING, offsetof(struct collect_options, junit), "FILE",
 	 "with --check: also write the results into this file as JUnit's XML"},
 	{"json", 0, CLI_FLAG, offsetof(struct collect_options, json), NULL, "for scripts"},
@@ -63,20 +66,24 @@ static json_t *told_json(const struct submission *s)
 {
 	if (!s->check.time)
 		return json_null();
-	return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i}", "time", s->check.time, "passed", s->check.passed, "failed", s->check.failed,
-			 "skipped", s->check.skipped, "points", s->check.points, "points_of", s->check.points_of);
+	return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i}", "time", s->check.time, "passed", s->check.passed,
+			 "failed", s->check.failed, "skipped", s->check.skipped, "points", s->check.points,
+			 "points_of", s->check.points_of);
 }
 
 static json_t *item_json(const struct collected *item)
 {
 	const struct submission *s = item->content.manifest;
-	json_t *j = json_pack("{s:s, s:s?, s:I, s:b, s:s?, s:o, s:O?, s:s?}", "file", item->shown, "owner", item->owner, "bytes",
-			      (json_int_t)item->bytes, "verified", item->problem == NULL, "problem", item->problem, "same_disk_as",
-			      list_json(&item->same), "check", item->report, "check_problem", item->check_problem);
+	json_t *j =
+		json_pack("{s:s, s:s?, s:I, s:b, s:s?, s:o, s:O?, s:s?}", "file", item->shown, "owner",
+			  item->owner, "bytes", (json_int_t)item->bytes, "verified", item->problem == NULL,
+			  "problem", item->problem, "same_disk_as", list_json(&item->same), "check",
+			  item->report, "check_problem", item->check_problem);
 
 	if (j && s)
-		json_object_update_new(j, json_pack("{s:s, s:s, s:s, s:s, s:o}", "student", s->student, "lab", s->lab, "time", s->time,
-						    "digest", item->digest, "self_reported", told_json(s)));
+		json_object_update_new(j, json_pack("{s:s, s:s, s:s, s:s, s:o}", "student", s->student, "lab",
+						    s->lab, "time", s->time, "digest", item->digest,
+						    "self_reported", told_json(s)));
 	return j;
 }
 
@@ -92,8 +99,8 @@ static int print_json(const struct collection *c, struct error *err)
 /* ---- CSV ---- */
 
 /*
- * RFC 4180, and what begins like a formula is made text: students choose these texts, and spreadsheets would calculate
- * them.
+ * RFC 4180, and what begins like a formula is made text: students choose these texts, and spreadsheets would
+ * calculate them.
  */
 static void put_csv(const char *text, bool first)
 {
@@ -146,7 +153,8 @@ static void put_csv_line(const struct collected *item)
 
 static void print_csv(const struct collection *c)
 {
-	printf("file,student,owner,lab,time,bytes,digest,verified,problem,points,points_of,passed,failed,skipped,"
+	printf("file,student,owner,lab,time,bytes,digest,verified,problem,points,points_of,passed,failed,"
+	       "skipped,"
 	       "self_reported_points,self_reported_points_of,same_disk_as\r\n");
 	for (size_t i = 0; i < c->count; i++)
 		put_csv_line(&c->items[i]);
@@ -185,9 +193,10 @@ static void put_suite(struct strbuf *out, const struct collected *item)
 
 	strbuf_puts(out, " <testsuite");
 	check_xml_attribute(out, "name", name);
-	strbuf_printf(out, " tests=\"%zu\" failures=\"%d\" errors=\"%d\" skipped=\"%d\">\n", broken ? 1 : json_array_size(checks),
-		      report_number(item, "failed"), broken, report_number(item, "skipped"));
-	json_array_foreach(checks, i, check)
+	strbuf_printf(out, " tests=\"%zu\" failures=\"%d\" errors=\"%d\" skipped=\"%d\">\n",
+		      broken ? 1 : json_array_size(checks), report_number(item, "failed"), broken,
+		      report_number(item, "skipped"));
+	json_array_foreach (checks, i, check)
 		put_case(out, check);
 	if (broken) {
 		strbuf_puts(out, "  <testcase name=\"opens\"><error");
@@ -212,7 +221,10 @@ static int write_junit(const char *path, const struct collection *c, struct erro
 
 static const char *state_of(const struct collected *item)
 {
-	return item->problem ? "BROKEN" : item->check_problem ? "NOT CHECKED" : item->same.count ? "SAME DISK" : "verified";
+	return item->problem         ? "BROKEN"
+	       : item->check_problem ? "NOT CHECKED"
+	       : item->same.count    ? "SAME DISK"
+				     : "verified";
 }
 
 static int add_row(struct cli_table *table, const struct collected *item, bool checked, struct error *err)
@@ -226,7 +238,8 @@ static int add_row(struct cli_table *table, const struct collected *item, bool c
 	if (s && s->check.time)
 		snprintf(told, sizeof(told), "%d of %d", s->check.points, s->check.points_of);
 	if (item->report)
-		snprintf(points, sizeof(points), "%d of %d", report_number(item, "points"), report_number(item, "points_of"));
+		snprintf(points, sizeof(points), "%d of %d", report_number(item, "points"),
+			 report_number(item, "points_of"));
 	cells[n++] = s ? s->student : NULL;
 	cells[n++] = s ? s->lab : NULL;
 	cells[n++] = s ? s->time : NULL;
@@ -253,8 +266,10 @@ static void print_remarks(const struct collected *item)
 
 static int print_table(const struct collection *c, bool checked, struct error *err)
 {
-	static const char *const plain[] = {"STUDENT", "LAB", "TIME", "SIZE", "DIGEST", "STATE", "SELF-REPORTED", "FILE", NULL};
-	static const char *const more[] = {"STUDENT", "LAB", "TIME", "SIZE", "DIGEST", "STATE", "POINTS", "SELF-REPORTED", "FILE", NULL};
+	static const char *const plain[] = {"STUDENT", "LAB",           "TIME", "SIZE", "DIGEST",
+					    "STATE",   "SELF-REPORTED", "FILE", NULL};
+	static const char *const more[] = {"STUDENT", "LAB",    "TIME",          "SIZE", "DIGEST",
+					   "STATE",   "POINTS", "SELF-REPORTED", "FILE", NULL};
 	struct cli_table *table = cli_table_new(err, checked ? more : plain);
 	int result = table ? 0 : -1;
 
@@ -300,13 +315,20 @@ static int report(const struct collect_options *o, const struct collection *c, s
 	return 0;
 }
 
-static int work(const struct collect_options *o, struct collection *c, const struct strv *operands, struct error *err)
+static int work(const struct collect_options *o, struct collection *c, const struct strv *operands,
+		struct error *err)
 {
-	struct collection_options how = {.lab = o->lab, .data_max = o->max_size, .network = o->network, .weak = o->weak,
-					 .timeout_ms = o->timeout_ms ?: CHECK_MS, .cancel = cmd_catch_signals(), .progress = tell,
+	struct collection_options how = {.lab = o->lab,
+					 .data_max = o->max_size,
+					 .network = o->network,
+					 .weak = o->weak,
+					 .timeout_ms = o->timeout_ms ?: CHECK_MS,
+					 .cancel = cmd_catch_signals(),
+					 .progress = tell,
 					 .progress_arg = "read"};
 
-	if (parse_jobs(o, &how.jobs, err) < 0 || collection_find(c, operands, err) < 0 || collection_verify(c, &how, err) < 0)
+	if (parse_jobs(o, &how.jobs, err) < 0 || collection_find(c, operands, err) < 0 ||
+	    collection_verify(c, &how, err) < 0)
 		return -1;
 	how.progress_arg = "checked";
 	if (o->check && collection_check(c, &how, err) < 0)
@@ -337,11 +359,16 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 const struct cli_command cmd_collect = {
 	.name = "collect",
 	.operands = "DIR…",
-	.summary = "Look over the submissions of a class: who, when, whole or not, copied or not; check them all",
-	.help = "All files of the folders, and of folders in them, are taken for submissions; a file may be named, too. Each is read by a "
-		"process that can do nothing else: a broken one is told with its reason and stops no other. SELF-REPORTED is what "
-		"the student's own uml-lab says of its last check. SAME DISK: another file holds the same root disk, and something was written to it: copied work.\n"
-		"With --check each is opened as `uml-lab open` does, in a session that goes away again, several at a time. Ends "
+	.summary = "Look over the submissions of a class: who, when, whole or not, copied or not; check them "
+		   "all",
+	.help = "All files of the folders, and of folders in them, are taken for submissions; a file may be "
+		"named, too. Each is read by a "
+		"process that can do nothing else: a broken one is told with its reason and stops no other. "
+		"SELF-REPORTED is what "
+		"the student's own uml-lab says of its last check. SAME DISK: another file holds the same "
+		"root disk, and something was written to it: copied work.\n"
+		"With --check each is opened as `uml-lab open` does, in a session that goes away again, "
+		"several at a time. Ends "
 		"with 1 when a file is broken or could not be checked.",
 	.options = options,
 	.options_size = sizeof(struct collect_options),

@@ -13,19 +13,26 @@ struct open_options {
 };
 
 static const struct cli_option options[] = {
-	{"name", 'n', CLI_STRING, offsetof(struct open_options, name), "SESSION", "name of the session (default: LAB-STUDENT)"},
-	{"lab", 'l', CLI_STRING, offsetof(struct open_options, lab), "LAB", "run it as this lab, with its checks"},
+	{"name", 'n', CLI_STRING, offsetof(struct open_options, name), "SESSION",
+	 "name of the session (default: LAB-STUDENT)"},
+	{"lab", 'l', CLI_STRING, offsetof(struct open_options, lab), "LAB",
+	 "run it as this lab, with its checks"},
 	{"as-submitted", 0, CLI_FLAG, offsetof(struct open_options, as_submitted), NULL,
 	 "run it as the lab that it came with, made harmless, also if you have one of that name"},
 	{"network", 0, CLI_FLAG, offsetof(struct open_options, network), NULL,
 	 "let SLIRP reach the outside as the lab has it"},
-	{"weak", 0, CLI_FLAG, offsetof(struct open_options, weak), NULL, "open it also where there are no user namespaces"},
+	{"weak", 0, CLI_FLAG, offsetof(struct open_options, weak), NULL,
+	 "open it also where there are no user namespaces"},
 	{"stopped", 0, CLI_FLAG, offsetof(struct open_options, stopped), NULL, "start nothing: for diff"},
-	{"check", 'c', CLI_FLAG, offsetof(struct open_options, check), NULL, "run the lab's checks when it is ready"},
-	{"stage", 's', CLI_STRING, offsetof(struct open_options, stage), "STAGE", "with --check: as in check"},
+	{"check", 'c', CLI_FLAG, offsetof(struct open_options, check), NULL,
+	 "run the lab's checks when it is ready"},
+	{"stage", 's', CLI_STRING, offsetof(struct open_options, stage), "STAGE",
+	 "with --check: as in check"},
 	{"junit", 0, CLI_STRING, offsetof(struct open_options, junit), "FILE", "with --check: as in check"},
-	{"discard", 0, CLI_FLAG, offsetof(struct open_options, discard), NULL, "stop and remove the session when all is done"},
-	{"max-size", 0, CLI_SIZE, offsetof(struct open_options, max_size), "SIZE", "content it may hold at most (default: 4G)"},
+	{"discard", 0, CLI_FLAG, offsetof(struct open_options, discard), NULL,
+	 "stop and remove the session when all is done"},
+	{"max-size", 0, CLI_SIZE, offsetof(struct open_options, max_size), "SIZE",
+	 "content it may hold at most (default: 4G)"},
 	{"timeout", 't', CLI_DURATION, offsetof(struct open_options, timeout_ms), "TIME",
 	 "how long to wait until it is ready (default: 120s)"},
 	{"json", 0, CLI_FLAG, offsetof(struct open_options, json), NULL, "for scripts"},
@@ -61,7 +68,8 @@ static int start(struct opened *x, struct error *err)
 static int work(struct opened *x, struct error *err)
 {
 	const struct open_options *o = x->options;
-	const struct cmd_check_how how = {.stage = o->stage, .junit = o->junit, .json = o->json ? &x->check : NULL};
+	const struct cmd_check_how how = {
+		.stage = o->stage, .junit = o->junit, .json = o->json ? &x->check : NULL};
 
 	if (o->stopped)
 		return 0;
@@ -100,10 +108,12 @@ static int print_json(const struct opened *x, struct error *err)
 {
 	const struct session_origin *origin = &x->session->origin;
 
-	return cmd_print_json(json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:o, s:O?}", "session", x->session->name, "file",
-					origin->file, "student", origin->student, "time", origin->time, "lab",
-					x->session->lab->name, "network", origin->network, "kept", !x->options->discard, "notes",
-					notes_json(&x->notes), "check", x->check), err);
+	return cmd_print_json(json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:o, s:O?}", "session",
+					x->session->name, "file", origin->file, "student", origin->student,
+					"time", origin->time, "lab", x->session->lab->name, "network",
+					origin->network, "kept", !x->options->discard, "notes",
+					notes_json(&x->notes), "check", x->check),
+			      err);
 }
 
 static void print_next(const struct opened *x)
@@ -112,8 +122,11 @@ static void print_next(const struct opened *x)
 
 	if (cli_quiet)
 		return;
-	printf("The submission of %s, made %s, is session %s%s.\n", s->origin.student, s->origin.time, s->name,
-	       x->options->stopped ? ", not started" : s->origin.network ? "" : ", without a network to the outside");
+	printf("The submission of %s, made %s, is session %s%s.\n", s->origin.student, s->origin.time,
+	       s->name,
+	       x->options->stopped ? ", not started"
+	       : s->origin.network ? ""
+				   : ", without a network to the outside");
 	for (size_t i = 0; i < x->notes.count; i++)
 		printf("Note: %s.\n", x->notes.items[i]);
 }
@@ -127,8 +140,9 @@ static void print_ways(const struct opened *x)
 	if (!x->options->stopped)
 		printf("Check it:   uml-lab check %s\n", s->name);
 	printf("See what changed: uml-lab diff %s\n", s->name);
-	printf("As it was handed in, again: uml-lab reset %s --to " SUBMISSION_SNAPSHOT "; remove it: uml-lab %sgc %s\n", s->name,
-	       x->options->stopped ? "" : "down, uml-lab ", s->name);
+	printf("As it was handed in, again: uml-lab reset %s --to " SUBMISSION_SNAPSHOT
+	       "; remove it: uml-lab %sgc %s\n",
+	       s->name, x->options->stopped ? "" : "down, uml-lab ", s->name);
 }
 
 static int open_one(struct opened *x, struct error *err)
@@ -160,8 +174,12 @@ static int run(const void *opaque, const struct strv *operands, struct error *er
 {
 	const struct open_options *o = opaque;
 	struct opened x = {.options = o, .lock = -1};
-	const struct submission_open_options how = {.file = operands->items[0], .name = o->name, .lab = o->lab,
-						    .as_submitted = o->as_submitted, .network = o->network, .weak = o->weak,
+	const struct submission_open_options how = {.file = operands->items[0],
+						    .name = o->name,
+						    .lab = o->lab,
+						    .as_submitted = o->as_submitted,
+						    .network = o->network,
+						    .weak = o->weak,
 						    .data_max = o->max_size};
 	int status = -1;
 
@@ -185,10 +203,14 @@ const struct cli_command cmd_open = {
 	.name = "open",
 	.operands = "FILE",
 	.summary = "Open a submission that somebody handed in, behind all walls there are",
-	.help = "FILE is taken apart by a process that can do nothing else. Its disks are stood on your own images, found by content; it "
-		"runs as your lab of that name, else as the lab that it came with. Shares, forwards, locators of other networks "
-		"and the way to the outside are left out, what it may use is bounded, and it does not run without user "
-		"namespaces. What was handed in stays as it is in the snapshot submission; all other verbs work as on your "
+	.help = "FILE is taken apart by a process that can do nothing else. Its disks are stood on your own "
+		"images, found by content; it "
+		"runs as your lab of that name, else as the lab that it came with. Shares, forwards, "
+		"locators of other networks "
+		"and the way to the outside are left out, what it may use is bounded, and it does not run "
+		"without user "
+		"namespaces. What was handed in stays as it is in the snapshot submission; all other verbs "
+		"work as on your "
 		"own sessions. See uml-lab-security(7), uml-lab-submission(5).",
 	.options = options,
 	.options_size = sizeof(struct open_options),

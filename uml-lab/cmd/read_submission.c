@@ -1,4 +1,5 @@
-/* uml-lab __read-submission: the process that takes a submission apart (submission/child.c). Not for people. */
+/* uml-lab __read-submission: the process that takes a submission apart (submission/child.c). Not for people.
+ */
 #include "uml-lab/cmd/cmd.h"
 #include "uml-lab/submission/submission.h"
 
@@ -10,14 +11,16 @@ struct read_options {
 static const struct cli_option options[] = {
 	{"head", 0, CLI_FLAG, offsetof(struct read_options, head), NULL, "only the manifest and lab.yml"},
 	{"max-size", 0, CLI_SIZE, offsetof(struct read_options, max_size), "SIZE", "of content"},
-	{"outputs", 0, CLI_SIZE, offsetof(struct read_options, outputs), "N", "descriptors to write disks to, from 4 on"},
+	{"outputs", 0, CLI_SIZE, offsetof(struct read_options, outputs), "N",
+	 "descriptors to write disks to, from 4 on"},
 	{NULL},
 };
 
 static int run(const void *opaque, const struct strv *operands, struct error *err)
 {
 	const struct read_options *o = opaque;
-	const struct submission_read_options how = {.data_max = o->max_size, .head_only = o->head, .output_count = o->outputs};
+	const struct submission_read_options how = {
+		.data_max = o->max_size, .head_only = o->head, .output_count = o->outputs};
 
 	(void)operands;
 	return submission_reader_main(&how, err);

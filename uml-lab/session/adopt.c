@@ -1,11 +1,12 @@
 /*
  * Sessions of disks that come from elsewhere: an opened submission.
  *
- * The folder is made as .NAME.opening and gets its name by one rename when all is in it, session.yml included; so there is no
- * session that is half made. What a killed verb leaves is removed by gc, or by the next one of that name, under the
- * session's lock.
+ * The folder is made as .NAME.opening and gets its name by one rename when all is in it, session.yml
+ * included; so there is no session that is half made. What a killed verb leaves is removed by gc, or by the
+ * next one of that name, under the session's lock.
  *
- * The disks are never written: they are the layers of a snapshot, and the machines' own files are empty ones that stand on them.
+ * The disks are never written: they are the layers of a snapshot, and the machines' own files are empty ones
+ * that stand on them.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +27,8 @@ void session_origin_free(struct session_origin *origin)
 	*origin = (struct session_origin){0};
 }
 
-int session_origin_read(yaml_document_t *document, yaml_node_t *node, struct session_origin *origin, struct error *err)
+int session_origin_read(yaml_document_t *document, yaml_node_t *node, struct session_origin *origin,
+			struct error *err)
 {
 	origin->network = str_eq(yaml_get_text(document, node, "network"), "true");
 	origin->weak = str_eq(yaml_get_text(document, node, "weak"), "true");
@@ -60,7 +62,8 @@ static int check_free(const char *name, const char *folder, struct error *err)
 	if (!file_exists(yml))
 		return file_remove_tree(folder, err); /* what a killed `up` left */
 	error_set(err, ERROR_STATE, "there is a session %s already", name);
-	return error_hint(err, "give this one a name: --name SESSION; or remove that one: uml-lab gc %s", name);
+	return error_hint(err, "give this one a name: --name SESSION; or remove that one: uml-lab gc %s",
+			  name);
 }
 
 int session_adopt_begin(const char *name, char **folder, int *lock, struct error *err)
@@ -70,7 +73,8 @@ int session_adopt_begin(const char *name, char **folder, int *lock, struct error
 
 	if (!str_is_name(name, SESSION_NAME_MAX)) {
 		error_set(err, ERROR_USAGE, "'%s' cannot be the name of a session", name);
-		return error_hint(err, "allowed: up to %d of a-z, 0-9 and -, not starting with -", SESSION_NAME_MAX);
+		return error_hint(err, "allowed: up to %d of a-z, 0-9 and -, not starting with -",
+				  SESSION_NAME_MAX);
 	}
 	final = root ? file_join(err, root, name) : NULL;
 	path = final ? str_printf(err, "%s/.%s" SESSION_OPENING, root, name) : NULL;
@@ -94,10 +98,11 @@ void session_adopt_abort(char *folder)
 /* ---- the session ---- */
 
 /* Puts an empty file over a disk, and notes both. */
-static int stack(const struct session *s, const char *machine, size_t disk, struct session_layer *layer, struct strv *disks,
-		 struct error *err)
+static int stack(const struct session *s, const char *machine, size_t disk, struct session_layer *layer,
+		 struct strv *disks, struct error *err)
 {
-	cleanup_free char *first = layer_first_name(disk, err), *below = first ? layer_path(s, machine, first, err) : NULL;
+	cleanup_free char *first = layer_first_name(disk, err),
+			  *below = first ? layer_path(s, machine, first, err) : NULL;
 	cleanup_free char *name = below ? layer_new_name(s, machine, disk, false, err) : NULL, *top = NULL;
 
 	top = name ? layer_path(s, machine, name, err) : NULL;
@@ -107,12 +112,13 @@ static int stack(const struct session *s, const char *machine, size_t disk, stru
 	return strv_add(disks, name, err);
 }
 
-static int freeze_machine(const struct session *s, struct session_machine *m, size_t disk_count, const char *snapshot,
-			  struct session_frozen *f, struct error *err)
+static int freeze_machine(const struct session *s, struct session_machine *m, size_t disk_count,
+			  const char *snapshot, struct session_frozen *f, struct error *err)
 {
 	cleanup_strv struct strv disks = STRV_INIT;
 
-	*f = (struct session_frozen){.base_size = m->base_size, .base_mtime = m->base_mtime, .set_up = m->set_up};
+	*f = (struct session_frozen){
+		.base_size = m->base_size, .base_mtime = m->base_mtime, .set_up = m->set_up};
 	f->machine = str_dup(m->name, err);
 	f->base = str_dup(m->base, err);
 	m->snapshot = str_dup(snapshot, err);
@@ -140,7 +146,8 @@ static int freeze_all(struct session *s, const char *snapshot, struct error *err
 	for (size_t i = 0; i < s->machine_count; i++) {
 		struct session_frozen *f = &s->snapshots->machines[s->snapshots->machine_count++];
 
-		if (freeze_machine(s, &s->machines[i], s->lab->machines[i].disk_count + 1, snapshot, f, err) < 0)
+		if (freeze_machine(s, &s->machines[i], s->lab->machines[i].disk_count + 1, snapshot, f, err) <
+		    0)
 			return -1;
 	}
 	return 0;
@@ -169,8 +176,9 @@ int session_adopt_finish(struct session *draft, const char *folder, const char *
 	free(draft->created);
 	draft->folder = str_dup(folder, err);
 	draft->created = session_now(err);
-	if (!final || !draft->folder || !draft->created || session_networks_carry_over(draft, NULL, err) < 0 ||
-	    freeze_all(draft, snapshot, err) < 0 || session_write(draft, err) < 0)
+	if (!final || !draft->folder || !draft->created ||
+	    session_networks_carry_over(draft, NULL, err) < 0 || freeze_all(draft, snapshot, err) < 0 ||
+	    session_write(draft, err) < 0)
 		return -1;
 	if (rename(folder, final) < 0)
 		return error_errno(err, errno, "cannot make the folder %s", final);

@@ -1,9 +1,9 @@
 /*
- * The disks of a session as files that can be carried away: one a disk, with what it holds beyond the base, no sector that is equal
- * to the base's, holes where there is nothing, and no name of anything on this host.
+ * The disks of a session as files that can be carried away: one a disk, with what it holds beyond the base,
+ * no sector that is equal to the base's, holes where there is nothing, and no name of anything on this host.
  *
- * Of machines that run, a snapshot is copied, so that all disks are of one moment; it goes away again as soon as that is
- * done. One that a killed verb left is removed by the next.
+ * Of machines that run, a snapshot is copied, so that all disks are of one moment; it goes away again as soon
+ * as that is done. One that a killed verb left is removed by the next.
  */
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -23,7 +23,8 @@ static bool any_runs(const struct session *s)
 	return false;
 }
 
-/* The file that holds the disk as it is to be copied: what the snapshot froze, else the present one. malloc'ed. */
+/* The file that holds the disk as it is to be copied: what the snapshot froze, else the present one.
+ * malloc'ed. */
 static char *source_of(const struct session *s, const char *machine, size_t disk, struct error *err)
 {
 	const struct session_snapshot *snapshot = session_find_snapshot(s, SNAPSHOT);
@@ -35,17 +36,20 @@ static char *source_of(const struct session *s, const char *machine, size_t disk
 	return now ? str_dup(now, err) : layer_first_name(disk, err);
 }
 
-static int export_disk(const struct session *s, const char *machine, size_t disk, const char *folder, struct error *err)
+static int export_disk(const struct session *s, const char *machine, size_t disk, const char *folder,
+		       struct error *err)
 {
 	cleanup_free char *from = source_of(s, machine, disk, err), *name = layer_first_name(disk, err);
 	cleanup_free char *out = name ? file_join(err, folder, name) : NULL;
 
-	if (!from || !out || layers_copy(s, machine, from, out, err) < 0 || cow_compact(out, NULL, NULL, err) < 0)
+	if (!from || !out || layers_copy(s, machine, from, out, err) < 0 ||
+	    cow_compact(out, NULL, NULL, err) < 0)
 		return -1;
 	return disk ? 0 : cow_detach(out, err);
 }
 
-static int export_machine(const struct session *s, const struct lab_machine *lm, const char *folder, struct error *err)
+static int export_machine(const struct session *s, const struct lab_machine *lm, const char *folder,
+			  struct error *err)
 {
 	cleanup_free char *own = file_join(err, folder, lm->name);
 
@@ -68,7 +72,8 @@ static int export_all(struct session *s, const char *folder, struct error *err)
 {
 	struct session_snapshot_result ignored;
 
-	if (session_settle(s, err) < 0 || remove_snapshot(s, err) < 0 || layers_repair(s, err) < 0 || session_make_disks(s, err) < 0 ||
+	if (session_settle(s, err) < 0 || remove_snapshot(s, err) < 0 || layers_repair(s, err) < 0 ||
+	    session_make_disks(s, err) < 0 ||
 	    (any_runs(s) && session_snapshot_create(s, SNAPSHOT, &ignored, err) < 0))
 		return -1;
 	for (size_t i = 0; i < s->lab->machine_count; i++)

@@ -1,4 +1,5 @@
-/* The base image a submission stands on, among the images of this host: by content, since names and paths are its author's. */
+/* The base image a submission stands on, among the images of this host: by content, since names and paths are
+ * its author's. */
 #include <stdlib.h>
 
 #include "uml-lab/base/cleanup.h"
@@ -29,7 +30,8 @@ static int try_one(const struct submission_machine *m, const char *what, struct 
 	return 1;
 }
 
-int submission_find_base(const struct submission_machine *m, const char *first, struct image *out, struct error *err)
+int submission_find_base(const struct submission_machine *m, const char *first, struct image *out,
+			 struct error *err)
 {
 	cleanup_image_list struct image_list list = IMAGE_LIST_INIT;
 
@@ -44,8 +46,11 @@ int submission_find_base(const struct submission_machine *m, const char *first, 
 		list.items[i] = (struct image)IMAGE_INIT;
 		return 0;
 	}
-	error_set(err, ERROR_NOT_FOUND, "machine %s stands on a base image that is not among yours: it was called '%s', its content is %.*s…",
+	error_set(err, ERROR_NOT_FOUND,
+		  "machine %s stands on a base image that is not among yours: it was called '%s', its "
+		  "content is %.*s…",
 		  m->name, m->base, DIGEST_SHOWN, m->base_digest);
-	return error_hint(err, "put the image that this student had beside yours (`uml-lab image list` shows them; one built anew is "
+	return error_hint(err, "put the image that this student had beside yours (`uml-lab image list` shows "
+			       "them; one built anew is "
 			       "another image)");
 }

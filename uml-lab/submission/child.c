@@ -1,10 +1,11 @@
 /*
- * The process that reads a submission: uml-lab started again as `uml-lab __read-submission`, which gives up everything before
- * the first byte is read. It can open no file, start no program, reach no network, no other process; it has the submission
- * and the empty files it is to fill, a bound of memory, of processor time and of how far those files may reach, and standard
- * output, on which it tells what it found as JSON.
+ * The process that reads a submission: uml-lab started again as `uml-lab __read-submission`, which gives up
+ * everything before the first byte is read. It can open no file, start no program, reach no network, no other
+ * process; it has the submission and the empty files it is to fill, a bound of memory, of processor time and
+ * of how far those files may reach, and standard output, on which it tells what it found as JSON.
  *
- * That is parsed here with the same bounds once more: a reader that was taken over can lie about one submission, its own.
+ * That is parsed here with the same bounds once more: a reader that was taken over can lie about one
+ * submission, its own.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -19,12 +20,12 @@
 #include "uml-lab/base/file.h"
 #include "uml-lab/submission/submission.h"
 
-#define FILE_FD	     3
-#define OUTPUTS_FD   4
-#define READ_MS	     600000
-#define READ_CPU_S   600
-#define MEMORY_MAX   (768ull << 20)	/* zstd's window takes 128M at most, the manifest as JSON some 30M */
-#define ANSWER_MAX   (16u << 20)	/* manifest and lab.yml, escaped */
+#define FILE_FD    3
+#define OUTPUTS_FD 4
+#define READ_MS    600000
+#define READ_CPU_S 600
+#define MEMORY_MAX (768ull << 20) /* zstd's window takes 128M at most, the manifest as JSON some 30M */
+#define ANSWER_MAX (16u << 20)    /* manifest and lab.yml, escaped */
 
 int submission_open_file(const char *path, struct error *err)
 {
@@ -46,7 +47,9 @@ static int limit(int resource, uint64_t value, struct error *err)
 {
 	const struct rlimit both = {value, value};
 
-	return setrlimit((__rlimit_resource_t)resource, &both) < 0 ? error_errno(err, errno, "cannot set a limit") : 0;
+	return setrlimit((__rlimit_resource_t)resource, &both) < 0
+		       ? error_errno(err, errno, "cannot set a limit")
+		       : 0;
 }
 
 static int confine(struct error *err)
@@ -71,8 +74,8 @@ static json_t *content_json(const struct submission_content *c, const struct sub
 
 	for (size_t i = 0; !o->head_only && i < submission_disk_count(c->manifest); i++)
 		json_array_append_new(data, json_integer((json_int_t)c->data[i]));
-	return json_pack("{s:s, s:s, s:o, s:I}", "manifest", c->manifest_text, "lab", c->lab_text, "data", data, "total",
-			 (json_int_t)c->total);
+	return json_pack("{s:s, s:s, s:o, s:I}", "manifest", c->manifest_text, "lab", c->lab_text, "data",
+			 data, "total", (json_int_t)c->total);
 }
 
 static json_t *failure_json(const struct error *why)
@@ -83,8 +86,8 @@ static json_t *failure_json(const struct error *why)
 	strbuf_puts(&hint, why->hint);
 	str_clean(&message);
 	str_clean(&hint);
-	return json_pack("{s:s, s:s, s:i, s:i}", "error", message.data ?: "", "hint", hint.data ?: "", "kind", (int)why->kind,
-			 "errno", why->sys_errno);
+	return json_pack("{s:s, s:s, s:i, s:i}", "error", message.data ?: "", "hint", hint.data ?: "", "kind",
+			 (int)why->kind, "errno", why->sys_errno);
 }
 
 int submission_reader_main(const struct submission_read_options *options, struct error *err)
@@ -103,7 +106,8 @@ int submission_reader_main(const struct submission_read_options *options, struct
 	o.outputs = o.output_count ? outputs : NULL;
 	if (confine(err) < 0)
 		return -1;
-	answer = submission_read(FILE_FD, &o, &content, &why) == 0 ? content_json(&content, &o) : failure_json(&why);
+	answer = submission_read(FILE_FD, &o, &content, &why) == 0 ? content_json(&content, &o)
+								   : failure_json(&why);
 	submission_content_free(&content);
 	if (!answer)
 		return error_set(err, ERROR_FAILED, "its texts are not UTF-8");
@@ -111,7 +115,9 @@ int submission_reader_main(const struct submission_read_options *options, struct
 	json_decref(answer);
 	if (!text)
 		return error_oom(err);
-	return file_write_full(STDOUT_FILENO, text, strlen(text)) < 0 ? error_errno(err, errno, "cannot tell what is in it") : 0;
+	return file_write_full(STDOUT_FILENO, text, strlen(text)) < 0
+		       ? error_errno(err, errno, "cannot tell what is in it")
+		       : 0;
 }
 
 /* ---- the parent ---- */
@@ -166,12 +172,17 @@ static int build_argv(const struct submission_read_options *o, struct strv *argv
 	return o->output_count ? strv_addf(argv, err, "--outputs=%zu", o->output_count) : 0;
 }
 
-static int run_child(int fd, const struct submission_read_options *o, int timeout_ms, char **output, struct error *err)
+static int run_child(int fd, const struct submission_read_options *o, int timeout_ms, char **output,
+		     struct error *err)
 {
 	cleanup_strv struct strv argv = STRV_INIT;
 	struct child_fd fds[1 + SUBMISSION_DISKS_MAX] = {{fd, FILE_FD}};
-	struct child_spec spec = {.cwd = "/", .fds = fds, .fd_count = 1 + o->output_count, .null_stdin = true,
-				  .death_signal = SIGKILL, .no_new_privs = true};
+	struct child_spec spec = {.cwd = "/",
+				  .fds = fds,
+				  .fd_count = 1 + o->output_count,
+				  .null_stdin = true,
+				  .death_signal = SIGKILL,
+				  .no_new_privs = true};
 	cleanup_free char *text = NULL;
 	char how[64];
 	int status;
@@ -184,13 +195,14 @@ static int run_child(int fd, const struct submission_read_options *o, int timeou
 	if (child_capture(&spec, timeout_ms ?: READ_MS, ANSWER_MAX, false, &text, &status, err) < 0)
 		return -1;
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-		return error_set(err, ERROR_FAILED, "the process that read it %s", child_describe_status(status, how, sizeof(how)));
+		return error_set(err, ERROR_FAILED, "the process that read it %s",
+				 child_describe_status(status, how, sizeof(how)));
 	*output = steal_ptr(&text);
 	return 0;
 }
 
-int submission_read_confined(int fd, const struct submission_read_options *options, const char *expect, int timeout_ms,
-			     struct submission_content *out, struct error *err)
+int submission_read_confined(int fd, const struct submission_read_options *options, const char *expect,
+			     int timeout_ms, struct submission_content *out, struct error *err)
 {
 	struct submission_content content = {0};
 	cleanup_free char *text = NULL;
@@ -204,7 +216,8 @@ int submission_read_confined(int fd, const struct submission_read_options *optio
 	if (run_child(fd, options, timeout_ms, &text, err) < 0)
 		return -1;
 	answer = json_loads(text, 0, NULL);
-	result = answer ? take_answer(answer, &content, err) : error_set(err, ERROR_FAILED, "it cannot be read");
+	result = answer ? take_answer(answer, &content, err)
+			: error_set(err, ERROR_FAILED, "it cannot be read");
 	json_decref(answer);
 	/* What was read first is what was decided on. */
 	if (result == 0 && expect && !str_eq(expect, content.manifest_text))

@@ -9,10 +9,11 @@
 #include "uml-lab/base/file.h"
 #include "uml-lab/submission/collect.h"
 
-#define DEPTH_MAX   8		/* folders in folders */
+#define DEPTH_MAX   8 /* folders in folders */
 #define FILES_MAX   10000
 #define VERIFY_MS   300000
-#define HEADER_DATA 8192	/* bytes of an overlay that nothing was written to: its header's two pages at most */
+#define HEADER_DATA 8192 /* bytes of an overlay that nothing was written to: its header's two pages at most  \
+			  */
 
 void collection_free(struct collection *c)
 {
@@ -37,7 +38,8 @@ void collection_free(struct collection *c)
 static int add_file(struct strv *paths, const char *path, struct error *err)
 {
 	if (paths->count >= FILES_MAX)
-		return error_set(err, ERROR_FAILED, "there are more than %d files: name the folders of one class", FILES_MAX);
+		return error_set(err, ERROR_FAILED,
+				 "there are more than %d files: name the folders of one class", FILES_MAX);
 	return strv_add(paths, path, err);
 }
 
@@ -49,7 +51,8 @@ static int add_folder(struct strv *paths, const char *folder, int depth, struct 
 	if (!dir)
 		return error_errno(err, errno, "cannot read the folder %s", folder);
 	while ((entry = readdir(dir))) {
-		cleanup_free char *path = entry->d_name[0] == '.' ? NULL : file_join(err, folder, entry->d_name);
+		cleanup_free char *path =
+			entry->d_name[0] == '.' ? NULL : file_join(err, folder, entry->d_name);
 		struct stat st;
 
 		/* Links are not followed: students may have put them there. */
@@ -89,7 +92,8 @@ int collection_find(struct collection *c, const struct strv *operands, struct er
 
 		if (!file_exists(path))
 			return error_set(err, ERROR_NOT_FOUND, "there is no file or folder %s", path);
-		if (file_is_dir(path) ? add_folder(&paths, path, 0, err) < 0 : add_file(&paths, path, err) < 0)
+		if (file_is_dir(path) ? add_folder(&paths, path, 0, err) < 0
+				      : add_file(&paths, path, err) < 0)
 			return -1;
 	}
 	if (!paths.count)
@@ -128,7 +132,8 @@ static char *owner_name(uid_t uid)
 {
 	const struct passwd *entry = getpwuid(uid);
 
-	return entry && entry->pw_name ? str_dup(entry->pw_name, NULL) : str_printf(NULL, "%u", (unsigned)uid);
+	return entry && entry->pw_name ? str_dup(entry->pw_name, NULL)
+				       : str_printf(NULL, "%u", (unsigned)uid);
 }
 
 static void sum_digests(struct collected *item)
@@ -162,13 +167,15 @@ static int check_bases(const struct submission *s, struct strv *found, struct er
 
 		if (is_in(found, m->base_digest))
 			continue;
-		if (submission_find_base(m, NULL, &image, why) < 0 || strv_add(found, m->base_digest, why) < 0)
+		if (submission_find_base(m, NULL, &image, why) < 0 ||
+		    strv_add(found, m->base_digest, why) < 0)
 			return -1;
 	}
 	return 0;
 }
 
-static int verify(struct collected *item, const struct collection_options *o, struct strv *found, struct error *why)
+static int verify(struct collected *item, const struct collection_options *o, struct strv *found,
+		  struct error *why)
 {
 	const struct submission_read_options how = {.data_max = o->data_max};
 	cleanup_close int fd = submission_open_file(item->path, why);
@@ -187,8 +194,8 @@ static int verify(struct collected *item, const struct collection_options *o, st
 }
 
 /*
- * Whether two hold the same root disk, that anything was written to. No two starts leave the same bytes there, since times are in
- * it; an extra disk may well be the same, made by the same command.
+ * Whether two hold the same root disk, that anything was written to. No two starts leave the same bytes
+ * there, since times are in it; an extra disk may well be the same, made by the same command.
  */
 static bool share_a_disk(const struct submission_content *a, const struct submission_content *b)
 {
@@ -198,7 +205,8 @@ static bool share_a_disk(const struct submission_content *a, const struct submis
 		if (a->data[at] <= HEADER_DATA)
 			continue;
 		for (size_t j = 0; j < b->manifest->machine_count; j++)
-			if (str_eq(a->manifest->machines[i].disks[0].digest, b->manifest->machines[j].disks[0].digest))
+			if (str_eq(a->manifest->machines[i].disks[0].digest,
+				   b->manifest->machines[j].disks[0].digest))
 				return true;
 	}
 	return false;

@@ -1,9 +1,10 @@
 /*
- * Checking many submissions: one process a submission, `uml-lab open --check --discard --json`, several at a time.
+ * Checking many submissions: one process a submission, `uml-lab open --check --discard --json`, several at a
+ * time.
  *
- * Each has its own session, named after us, its own time, and an end in any case: told to stop, it stops its machines and removes its
- * session; if it does not within GRACE_MS it is killed, and we do that for it. They end when we end. What they print goes
- * into memory, and is read when they are over.
+ * Each has its own session, named after us, its own time, and an end in any case: told to stop, it stops its
+ * machines and removes its session; if it does not within GRACE_MS it is killed, and we do that for it. They
+ * end when we end. What they print goes into memory, and is read when they are over.
  */
 #include <poll.h>
 #include <signal.h>
@@ -20,18 +21,18 @@
 #include "uml-lab/base/loop.h"
 #include "uml-lab/submission/collect.h"
 
-#define GRACE_MS    45000	/* a start that is taken back, a stop, a removal */
-#define JOBS_MAX    64
-#define OUTPUT_MAX  (16u << 20)	/* bytes of a report */
-#define ERRORS_MAX  8192	/* bytes of what is said when there is none */
-#define STATUS_SOME_FAILED 6	/* design.md, exit status */
+#define GRACE_MS           45000 /* a start that is taken back, a stop, a removal */
+#define JOBS_MAX           64
+#define OUTPUT_MAX         (16u << 20) /* bytes of a report */
+#define ERRORS_MAX         8192        /* bytes of what is said when there is none */
+#define STATUS_SOME_FAILED 6           /* design.md, exit status */
 
 struct job {
 	struct child child;
 	struct collected *item;
-	int out, err;			/* memory that it prints into */
+	int out, err; /* memory that it prints into */
 	int64_t deadline;
-	bool told, late;		/* to stop; because its time was over */
+	bool told, late; /* to stop; because its time was over */
 	char session[SESSION_NAME_MAX + 1];
 };
 
@@ -39,7 +40,7 @@ struct grading {
 	struct collection *collection;
 	const struct collection_options *options;
 	struct job jobs[JOBS_MAX];
-	size_t next;			/* of the collection, to be started */
+	size_t next; /* of the collection, to be started */
 	size_t done, of;
 	int running;
 };
@@ -60,17 +61,20 @@ static int build_argv(const struct grading *g, const struct job *job, struct str
 {
 	const struct collection_options *o = g->options;
 	cleanup_free char *program = file_absolute("/proc/self/exe", false, err);
-	const char *const fixed[] = {"open", "--quiet", "--json", "--check", "--discard", "--name", job->session};
+	const char *const fixed[] = {"open",      "--quiet", "--json",    "--check",
+				     "--discard", "--name",  job->session};
 
 	if (!program || strv_add(argv, program, err) < 0)
 		return -1;
 	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++)
 		if (strv_add(argv, fixed[i], err) < 0)
 			return -1;
-	if ((o->lab && strv_addf(argv, err, "--lab=%s", o->lab) < 0) || (o->network && strv_add(argv, "--network", err) < 0) ||
+	if ((o->lab && strv_addf(argv, err, "--lab=%s", o->lab) < 0) ||
+	    (o->network && strv_add(argv, "--network", err) < 0) ||
 	    (o->weak && strv_add(argv, "--weak", err) < 0) ||
 	    (o->data_max && strv_addf(argv, err, "--max-size=%llu", (unsigned long long)o->data_max) < 0) ||
-	    strv_addf(argv, err, "--timeout=%lldms", (long long)o->timeout_ms) < 0 || strv_add(argv, "--", err) < 0)
+	    strv_addf(argv, err, "--timeout=%lldms", (long long)o->timeout_ms) < 0 ||
+	    strv_add(argv, "--", err) < 0)
 		return -1;
 	return strv_add(argv, job->item->path, err);
 }
@@ -78,14 +82,22 @@ static int build_argv(const struct grading *g, const struct job *job, struct str
 static int start_job(struct grading *g, struct job *job, struct collected *item, struct error *err)
 {
 	cleanup_strv struct strv argv = STRV_INIT;
-	cleanup_close int out = memfd_create("report", MFD_CLOEXEC), errors = memfd_create("errors", MFD_CLOEXEC);
+	cleanup_close int out = memfd_create("report", MFD_CLOEXEC),
+			  errors = memfd_create("errors", MFD_CLOEXEC);
 	const struct child_fd fds[] = {{out, 1}, {errors, 2}};
-	struct child_spec spec = {.fds = fds, .fd_count = ARRAY_SIZE(fds), .null_stdin = true, .new_session = true,
+	struct child_spec spec = {.fds = fds,
+				  .fd_count = ARRAY_SIZE(fds),
+				  .null_stdin = true,
+				  .new_session = true,
 				  .death_signal = SIGTERM};
 
-	*job = (struct job){.child = CHILD_INIT, .item = item, .out = -1, .err = -1,
+	*job = (struct job){.child = CHILD_INIT,
+			    .item = item,
+			    .out = -1,
+			    .err = -1,
 			    .deadline = loop_now_ms() + g->options->timeout_ms};
-	snprintf(job->session, sizeof(job->session), "collect-%d-%zu", getpid(), (size_t)(item - g->collection->items) + 1);
+	snprintf(job->session, sizeof(job->session), "collect-%d-%zu", getpid(),
+		 (size_t)(item - g->collection->items) + 1);
 	if (out < 0 || errors < 0)
 		return error_errno(err, errno, "cannot get memory");
 	if (build_argv(g, job, &argv, err) < 0)
@@ -124,7 +136,8 @@ static char *one_line(const char *text)
 	for (size_t i = 0; i < lines.count; i++)
 		if (lines.items[i][0])
 			strbuf_printf(&out, "%s%s", out.length ? "; " : "",
-				      lines.items[i] + (str_starts(lines.items[i], prefix) ? strlen(prefix) : 0));
+				      lines.items[i] +
+					      (str_starts(lines.items[i], prefix) ? strlen(prefix) : 0));
 	return strbuf_steal(&out, NULL);
 }
 
@@ -140,7 +153,8 @@ static void keep_problem(const struct grading *g, struct job *job, int status)
 	else if (line && *line)
 		job->item->check_problem = steal_ptr(&line);
 	else
-		job->item->check_problem = str_printf(NULL, "its process %s", child_describe_status(status, how, sizeof(how)));
+		job->item->check_problem =
+			str_printf(NULL, "its process %s", child_describe_status(status, how, sizeof(how)));
 }
 
 static void keep_report(const struct grading *g, struct job *job, int status)
@@ -149,7 +163,8 @@ static void keep_report(const struct grading *g, struct job *job, int status)
 	json_t *all = text ? json_loads(text, 0, NULL) : NULL;
 	json_t *report = json_object_get(all, "check");
 
-	if (WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == STATUS_SOME_FAILED) && json_is_object(report))
+	if (WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == STATUS_SOME_FAILED) &&
+	    json_is_object(report))
 		job->item->report = json_incref(report);
 	else
 		keep_problem(g, job, status);
@@ -204,7 +219,8 @@ static void wait_some(struct grading *g)
 	struct pollfd p[JOBS_MAX];
 
 	for (int i = 0; i < g->options->jobs; i++)
-		p[i] = (struct pollfd){.fd = g->jobs[i].child.pid ? g->jobs[i].child.pidfd : -1, .events = POLLIN};
+		p[i] = (struct pollfd){.fd = g->jobs[i].child.pid ? g->jobs[i].child.pidfd : -1,
+				       .events = POLLIN};
 	/* Deadlines and Ctrl-C are looked at several times a second; these jobs take many. */
 	if (poll(p, (nfds_t)g->options->jobs, 200) < 0)
 		return;

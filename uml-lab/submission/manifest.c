@@ -1,9 +1,9 @@
 /*
  * manifest.json: struct submission as JSON, and back.
  *
- * What is read back was written by whoever made the file. Every value is checked for its kind, length and range before it is
- * kept; a text holds no control characters, names are names, digests are digests. Keys that are not known are errors: a later
- * version that needs one has another number.
+ * What is read back was written by whoever made the file. Every value is checked for its kind, length and
+ * range before it is kept; a text holds no control characters, names are names, digests are digests. Keys
+ * that are not known are errors: a later version that needs one has another number.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/submission/submission.h"
 
-#define FORMAT	      "uml-lab-submission"
+#define FORMAT        "uml-lab-submission"
 #define DIGEST_PREFIX "sha512-1M:"
 #define DIGEST_DIGITS 128
 
@@ -52,7 +52,8 @@ void submission_cleanup(struct submission **s)
 
 char *submission_disk_name(const struct submission_machine *m, size_t disk, struct error *err)
 {
-	return disk ? str_printf(err, "%s/disk%zu.img", m->name, disk) : str_printf(err, "%s/root.cow", m->name);
+	return disk ? str_printf(err, "%s/disk%zu.img", m->name, disk)
+		    : str_printf(err, "%s/root.cow", m->name);
 }
 
 size_t submission_disk_count(const struct submission *s)
@@ -90,10 +91,10 @@ static json_t *machines_json(const struct submission *s)
 	for (size_t i = 0; list && i < s->machine_count; i++) {
 		const struct submission_machine *m = &s->machines[i];
 
-		if (json_array_append_new(list, json_pack("{s:s, s:b, s:{s:s, s:I, s:s}, s:o}", "name", m->name, "set_up",
-							  m->set_up, "base", "name", m->base, "size",
-							  (json_int_t)m->base_size, "digest", m->base_digest, "disks",
-							  disks_json(m)))) {
+		if (json_array_append_new(list, json_pack("{s:s, s:b, s:{s:s, s:I, s:s}, s:o}", "name",
+							  m->name, "set_up", m->set_up, "base", "name",
+							  m->base, "size", (json_int_t)m->base_size, "digest",
+							  m->base_digest, "disks", disks_json(m)))) {
 			json_decref(list);
 			return NULL;
 		}
@@ -117,20 +118,23 @@ static json_t *check_json(const struct session_last_check *c)
 {
 	if (!c->time)
 		return json_null();
-	return json_pack("{s:s, s:s?, s:i, s:i, s:i, s:i, s:i, s:o}", "time", c->time, "stage", c->stage, "passed", c->passed,
-			 "failed", c->failed, "skipped", c->skipped, "points", c->points, "points_of", c->points_of, "verdicts",
-			 texts_json(&c->verdicts));
+	return json_pack("{s:s, s:s?, s:i, s:i, s:i, s:i, s:i, s:o}", "time", c->time, "stage", c->stage,
+			 "passed", c->passed, "failed", c->failed, "skipped", c->skipped, "points", c->points,
+			 "points_of", c->points_of, "verdicts", texts_json(&c->verdicts));
 }
 
 json_t *submission_to_json(const struct submission *s, struct error *err)
 {
-	json_t *object = json_pack("{s:s, s:i, s:s, s:s?, s:s, s:s, s:s, s:s, s:b, s:o, s:o, s:o}", "format", FORMAT, "version",
-				   SUBMISSION_VERSION, "lab", s->lab, "lab_digest", s->lab_digest, "student", s->student,
-				   "session", s->session, "time", s->time, "seed", s->seed, "running", s->running, "params",
-				   texts_json(&s->params), "check", check_json(&s->check), "machines", machines_json(s));
+	json_t *object = json_pack(
+		"{s:s, s:i, s:s, s:s?, s:s, s:s, s:s, s:s, s:b, s:o, s:o, s:o}", "format", FORMAT, "version",
+		SUBMISSION_VERSION, "lab", s->lab, "lab_digest", s->lab_digest, "student", s->student,
+		"session", s->session, "time", s->time, "seed", s->seed, "running", s->running, "params",
+		texts_json(&s->params), "check", check_json(&s->check), "machines", machines_json(s));
 
 	if (!object)
-		error_set(err, ERROR_FAILED, "cannot describe session %s: out of memory, or a text that is not UTF-8", s->session);
+		error_set(err, ERROR_FAILED,
+			  "cannot describe session %s: out of memory, or a text that is not UTF-8",
+			  s->session);
 	return object;
 }
 
@@ -204,7 +208,8 @@ static int get_number(const struct node *n, const char *key, uint64_t max, uint6
 {
 	json_t *value = json_object_get(n->json, key);
 
-	if (!json_is_integer(value) || json_integer_value(value) < 0 || (uint64_t)json_integer_value(value) > max)
+	if (!json_is_integer(value) || json_integer_value(value) < 0 ||
+	    (uint64_t)json_integer_value(value) > max)
 		return wrong(n, key, "is missing, or is no number that can be", err);
 	*out = (uint64_t)json_integer_value(value);
 	return 0;
@@ -230,15 +235,17 @@ static int get_bool(const struct node *n, const char *key, bool *out, struct err
 	return 0;
 }
 
-static int get_texts(const struct node *n, const char *key, size_t max, size_t text_max, struct strv *out, struct error *err)
+static int get_texts(const struct node *n, const char *key, size_t max, size_t text_max, struct strv *out,
+		     struct error *err)
 {
 	json_t *list = json_object_get(n->json, key), *item;
 	size_t i;
 
 	if (!json_is_array(list) || json_array_size(list) > max)
 		return wrong(n, key, "is no list, or too long a one", err);
-	json_array_foreach(list, i, item)
-		if (check_text(n, key, item, text_max, err) < 0 || strv_add(out, json_string_value(item), err) < 0)
+	json_array_foreach (list, i, item)
+		if (check_text(n, key, item, text_max, err) < 0 ||
+		    strv_add(out, json_string_value(item), err) < 0)
 			return -1;
 	return 0;
 }
@@ -251,19 +258,20 @@ static int check_keys(const struct node *n, const char *const *keys, struct erro
 
 	if (!json_is_object(n->json))
 		return wrong(n, "", "is no object", err);
-	json_object_foreach(n->json, key, value) {
+	json_object_foreach (n->json, key, value) {
 		bool known = false;
 
 		for (size_t i = 0; keys[i]; i++)
 			known |= str_eq(keys[i], key);
 		if (!known)
-			return error_set(err, ERROR_FAILED, SUBMISSION_MANIFEST ": %shas a key that is not known", n->path);
+			return error_set(err, ERROR_FAILED,
+					 SUBMISSION_MANIFEST ": %shas a key that is not known", n->path);
 	}
 	return 0;
 }
 
-static int read_disk(const struct node *n, const struct submission_machine *m, size_t index, struct submission_disk *d,
-		     struct error *err)
+static int read_disk(const struct node *n, const struct submission_machine *m, size_t index,
+		     struct submission_disk *d, struct error *err)
 {
 	static const char *const keys[] = {"file", "size", "digest", NULL};
 	cleanup_free char *name = submission_disk_name(m, index, err), *file = NULL;
@@ -277,7 +285,8 @@ static int read_disk(const struct node *n, const struct submission_machine *m, s
 }
 
 /* The items of a list of at least one, and their memory. */
-static json_t *get_list(const struct node *n, const char *key, size_t max, size_t item_size, void *items, struct error *err)
+static json_t *get_list(const struct node *n, const char *key, size_t max, size_t item_size, void *items,
+			struct error *err)
 {
 	json_t *list = json_object_get(n->json, key);
 	void *memory;
@@ -310,7 +319,7 @@ static int read_disks(const struct node *n, struct submission_machine *m, struct
 
 	if (!list)
 		return -1;
-	json_array_foreach(list, i, item) {
+	json_array_foreach (list, i, item) {
 		struct node disk = child_node(n->path, "disks", i, item);
 
 		if (read_disk(&disk, m, m->disk_count++, &m->disks[i], err) < 0)
@@ -343,12 +352,13 @@ static int read_machine(const struct node *n, struct submission_machine *m, stru
 
 static int read_machines(const struct node *n, struct submission *s, struct error *err)
 {
-	json_t *list = get_list(n, "machines", LAB_MACHINES_MAX, sizeof(*s->machines), &s->machines, err), *item;
+	json_t *list = get_list(n, "machines", LAB_MACHINES_MAX, sizeof(*s->machines), &s->machines, err),
+	       *item;
 	size_t i;
 
 	if (!list)
 		return -1;
-	json_array_foreach(list, i, item) {
+	json_array_foreach (list, i, item) {
 		struct node machine = child_node(n->path, "machines", i, item);
 
 		if (read_machine(&machine, &s->machines[s->machine_count++], err) < 0)
@@ -357,22 +367,29 @@ static int read_machines(const struct node *n, struct submission *s, struct erro
 			if (str_eq(s->machines[j].name, s->machines[i].name))
 				return wrong(&machine, "name", "is there twice", err);
 	}
-	return submission_disk_count(s) <= SUBMISSION_DISKS_MAX ? 0 : wrong(n, "machines", "have too many disks", err);
+	return submission_disk_count(s) <= SUBMISSION_DISKS_MAX
+		       ? 0
+		       : wrong(n, "machines", "have too many disks", err);
 }
 
 static int read_check(const struct node *n, struct session_last_check *c, struct error *err)
 {
-	static const char *const keys[] = {"time", "stage", "passed", "failed", "skipped", "points", "points_of", "verdicts", NULL};
+	static const char *const keys[] = {"time",   "stage",     "passed",   "failed", "skipped",
+					   "points", "points_of", "verdicts", NULL};
 	struct node check = {json_object_get(n->json, "check"), "check."};
 
 	if (json_is_null(check.json))
 		return 0;
 	if (check_keys(&check, keys, err) < 0 || get_text(&check, "time", &c->time, err) < 0 ||
-	    get_optional(&check, "stage", &c->stage, err) < 0 || get_int(&check, "passed", &c->passed, err) < 0 ||
-	    get_int(&check, "failed", &c->failed, err) < 0 || get_int(&check, "skipped", &c->skipped, err) < 0 ||
-	    get_int(&check, "points", &c->points, err) < 0 || get_int(&check, "points_of", &c->points_of, err) < 0)
+	    get_optional(&check, "stage", &c->stage, err) < 0 ||
+	    get_int(&check, "passed", &c->passed, err) < 0 ||
+	    get_int(&check, "failed", &c->failed, err) < 0 ||
+	    get_int(&check, "skipped", &c->skipped, err) < 0 ||
+	    get_int(&check, "points", &c->points, err) < 0 ||
+	    get_int(&check, "points_of", &c->points_of, err) < 0)
 		return -1;
-	return get_texts(&check, "verdicts", SUBMISSION_VERDICTS_MAX, SUBMISSION_PARAM_MAX, &c->verdicts, err);
+	return get_texts(&check, "verdicts", SUBMISSION_VERDICTS_MAX, SUBMISSION_PARAM_MAX, &c->verdicts,
+			 err);
 }
 
 /* Before all else, so that a later version's file says so. */
@@ -384,18 +401,22 @@ static int check_version(const struct node *n, struct error *err)
 		return error_set(err, ERROR_FAILED, SUBMISSION_MANIFEST " is not that of a submission");
 	if (json_integer_value(version) == SUBMISSION_VERSION)
 		return 0;
-	error_set(err, ERROR_FAILED, "this submission has version %lld of the format, and this uml-lab reads version %d",
+	error_set(err, ERROR_FAILED,
+		  "this submission has version %lld of the format, and this uml-lab reads version %d",
 		  (long long)json_integer_value(version), SUBMISSION_VERSION);
 	return error_hint(err, "open it with the uml-lab it was made with");
 }
 
 static int read_all(const struct node *n, struct submission *s, struct error *err)
 {
-	static const char *const keys[] = {"format", "version", "lab",	  "lab_digest", "student", "session", "time",
-					   "seed",   "running", "params", "check",	"machines", NULL};
+	static const char *const keys[] = {"format",  "version",  "lab",  "lab_digest", "student",
+					   "session", "time",     "seed", "running",    "params",
+					   "check",   "machines", NULL};
 
-	if (check_version(n, err) < 0 || check_keys(n, keys, err) < 0 || get_name(n, "lab", LAB_NAME_MAX, &s->lab, err) < 0 ||
-	    get_text(n, "student", &s->student, err) < 0 || get_name(n, "session", SESSION_NAME_MAX, &s->session, err) < 0 ||
+	if (check_version(n, err) < 0 || check_keys(n, keys, err) < 0 ||
+	    get_name(n, "lab", LAB_NAME_MAX, &s->lab, err) < 0 ||
+	    get_text(n, "student", &s->student, err) < 0 ||
+	    get_name(n, "session", SESSION_NAME_MAX, &s->session, err) < 0 ||
 	    get_text(n, "time", &s->time, err) < 0 || get_text(n, "seed", &s->seed, err) < 0 ||
 	    get_bool(n, "running", &s->running, err) < 0 || read_check(n, &s->check, err) < 0 ||
 	    get_texts(n, "params", SUBMISSION_PARAMS_MAX, SUBMISSION_PARAM_MAX, &s->params, err) < 0)
@@ -405,7 +426,8 @@ static int read_all(const struct node *n, struct submission *s, struct error *er
 			return wrong(n, "params", "holds one without =", err);
 	if (!*s->student)
 		return wrong(n, "student", "is empty", err);
-	if (!json_is_null(json_object_get(n->json, "lab_digest")) && get_digest(n, "lab_digest", &s->lab_digest, err) < 0)
+	if (!json_is_null(json_object_get(n->json, "lab_digest")) &&
+	    get_digest(n, "lab_digest", &s->lab_digest, err) < 0)
 		return -1;
 	return read_machines(n, s, err);
 }
@@ -426,7 +448,8 @@ struct submission *submission_parse(const char *text, size_t length, struct erro
 		error_set(err, ERROR_FAILED, SUBMISSION_MANIFEST " is not JSON, at line %d", why.line);
 		return NULL;
 	}
-	result = json_is_object(root.json) ? read_all(&root, s, err) : wrong(&root, "it", "is no object", err);
+	result =
+		json_is_object(root.json) ? read_all(&root, s, err) : wrong(&root, "it", "is no object", err);
 	json_decref(root.json);
 	return result == 0 ? steal_ptr(&s) : NULL;
 }

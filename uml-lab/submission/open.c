@@ -1,19 +1,19 @@
 /*
  * From a file to a session.
  *
- * The file is read twice, by a process that can do nothing else (child.c): first what it says it is, then, when its lab and
- * images are found and its sizes fit them, the disks, into empty files that were opened here. Here nothing of a disk is looked at
- * but its digest and its header, which has to be the one that submit writes and is then written anew with the image
- * that was found; and an extra disk must not begin like a COW file, which the disk server would follow.
+ * The file is read twice, by a process that can do nothing else (child.c): first what it says it is, then,
+ * when its lab and images are found and its sizes fit them, the disks, into empty files that were opened
+ * here. Here nothing of a disk is looked at but its digest and its header, which has to be the one that
+ * submit writes and is then written anew with the image that was found; and an extra disk must not begin like
+ * a COW file, which the disk server would follow.
  *
- * What a parameter of the submission changes is only what runs in the guest: kernel, its command line, memory, limits and folders
- * to be copied are those of the lab as it is without them.
+ * What a parameter of the submission changes is only what runs in the guest: kernel, its command line,
+ * memory, limits and folders to be copied are those of the lab as it is without them.
  */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 
 #include "cow/cow.h"
 #include "uml-lab/base/cleanup.h"
@@ -22,17 +22,17 @@
 #include "uml-lab/machine/sandbox.h"
 #include "uml-lab/submission/pack.h"
 
-#define NOWHERE	  "/nonexistent"	/* the folder of a lab that came with a submission */
-#define ALIGNMENT 4096			/* of the COW files that submit writes */
+#define NOWHERE   "/nonexistent" /* the folder of a lab that came with a submission */
+#define ALIGNMENT 4096           /* of the COW files that submit writes */
 
 struct opening {
 	const struct submission_open_options *options;
 	struct submission_content content;
 	int fd;
-	char *file;			/* absolute */
+	char *file; /* absolute */
 	struct lab *lab;
-	bool own;			/* it is the instructor's */
-	struct image *bases;		/* one a machine, in the lab's order */
+	bool own;            /* it is the instructor's */
+	struct image *bases; /* one a machine, in the lab's order */
 	struct strv *notes;
 };
 
@@ -57,15 +57,20 @@ static int check_sandbox(const struct submission_open_options *o, struct error *
 {
 	char reason[256] = "UML_LAB_SANDBOX=process-group";
 
-	if (o->weak || (!str_eq(getenv("UML_LAB_SANDBOX"), "process-group") && sandbox_namespaces_work(reason, sizeof(reason))))
+	if (o->weak || (!str_eq(getenv("UML_LAB_SANDBOX"), "process-group") &&
+			sandbox_namespaces_work(reason, sizeof(reason))))
 		return 0;
-	error_set(err, ERROR_FAILED, "a submission is opened where there are user namespaces only, and there are none here: %s", reason);
-	return error_hint(err, "see `uml-lab doctor`; --weak opens it without that wall, if you trust who made it");
+	error_set(err, ERROR_FAILED,
+		  "a submission is opened where there are user namespaces only, and there are none here: %s",
+		  reason);
+	return error_hint(
+		err, "see `uml-lab doctor`; --weak opens it without that wall, if you trust who made it");
 }
 
 /* ---- the lab ---- */
 
-/* The lab.yml of the instructor's lab of that name: never a folder that just happens to lie here. malloc'ed; NULL: none. */
+/* The lab.yml of the instructor's lab of that name: never a folder that just happens to lie here. malloc'ed;
+ * NULL: none. */
 static char *find_lab(const char *name, struct error *err)
 {
 	cleanup_strv struct strv folders = STRV_INIT;
@@ -89,7 +94,8 @@ static int choose_params(const struct lab *lab, const struct strv *given, struct
 		bool known = false;
 
 		for (size_t j = 0; j < lab->param_count; j++)
-			known |= strlen(lab->params[j].name) == n && strncmp(lab->params[j].name, given->items[i], n) == 0;
+			known |= strlen(lab->params[j].name) == n &&
+				 strncmp(lab->params[j].name, given->items[i], n) == 0;
 		if (known && strv_add(out, given->items[i], err) < 0)
 			return -1;
 	}
@@ -128,7 +134,8 @@ static int note_differences(struct opening *o, struct error *err)
 	cleanup_free char *digest = submission_lab_digest(o->lab->file);
 
 	if (!str_eq(o->lab->name, s->lab))
-		return strv_addf(o->notes, err, "it was made in lab %s, and runs as lab %s", s->lab, o->lab->name);
+		return strv_addf(o->notes, err, "it was made in lab %s, and runs as lab %s", s->lab,
+				 o->lab->name);
 	if (s->lab_digest && !str_eq(digest, s->lab_digest))
 		return strv_addf(o->notes, err, "your lab %s is not the same as the student's was", s->lab);
 	return 0;
@@ -148,7 +155,8 @@ static int load_own(struct opening *o, const char *path, struct error *err)
 		o->lab = lab_load(path, &options, err);
 	/* A file that is being written at this very moment. */
 	if (o->lab && o->lab->machine_count != plain->machine_count)
-		lab_free(steal_ptr(&o->lab)), error_set(err, ERROR_FAILED, "%s changed while it was read", path);
+		lab_free(steal_ptr(&o->lab)),
+			error_set(err, ERROR_FAILED, "%s changed while it was read", path);
 	if (o->lab)
 		keep_host_side(o->lab, plain);
 	lab_free(plain);
@@ -159,13 +167,16 @@ static int load_own(struct opening *o, const char *path, struct error *err)
 static int load_submitted(struct opening *o, struct error *err)
 {
 	const struct submission *s = o->content.manifest;
-	const struct lab_load_options options = {.skip_paths = true, .random_seed = s->seed, .user = s->student};
+	const struct lab_load_options options = {
+		.skip_paths = true, .random_seed = s->seed, .user = s->student};
 
-	o->lab = lab_load_text(o->content.lab_text, o->content.lab_length, SUBMISSION_LAB " of the submission", NOWHERE, &options, err);
+	o->lab = lab_load_text(o->content.lab_text, o->content.lab_length,
+			       SUBMISSION_LAB " of the submission", NOWHERE, &options, err);
 	if (!o->lab)
 		return -1;
 	if (!str_eq(o->lab->name, s->lab))
-		return error_set(err, ERROR_FAILED, "its " SUBMISSION_LAB " is of another lab than its manifest says");
+		return error_set(err, ERROR_FAILED,
+				 "its " SUBMISSION_LAB " is of another lab than its manifest says");
 	return strv_addf(o->notes, err, "it runs as the lab that it came with, made harmless%s",
 			 o->options->as_submitted ? "" : ", since you have none of that name");
 }
@@ -204,7 +215,9 @@ static int check_machines(const struct opening *o, struct error *err)
 	if (fits)
 		return 0;
 	error_set(err, ERROR_FAILED, "it does not have the machines and disks of lab %s", o->lab->name);
-	return o->own ? error_hint(err, "if the lab is another one now: --as-submitted runs it as the lab that it came with") : -1;
+	return o->own ? error_hint(err, "if the lab is another one now: --as-submitted runs it as the lab "
+					"that it came with")
+		      : -1;
 }
 
 /* The size of an overlay follows from that of its base, that of an extra disk from the lab. */
@@ -217,7 +230,8 @@ static int check_sizes(const struct opening *o, size_t index, struct error *err)
 		return error_set(err, ERROR_FAILED, "machine %s: its base image has another size", m->name);
 	for (size_t i = 1; i < m->disk_count; i++)
 		if (m->disks[i].size > lm->disks[i - 1].size)
-			return error_set(err, ERROR_FAILED, "machine %s: disk %zu is larger than the lab's", m->name, i);
+			return error_set(err, ERROR_FAILED, "machine %s: disk %zu is larger than the lab's",
+					 m->name, i);
 	return 0;
 }
 
@@ -228,11 +242,12 @@ static int choose_base(struct opening *o, size_t index, struct error *err)
 	struct image *image = &o->bases[index];
 	cleanup_image struct image of_lab = IMAGE_INIT;
 
-	if (submission_find_base(m, o->own ? lm->base : NULL, image, err) < 0 || check_sizes(o, index, err) < 0)
+	if (submission_find_base(m, o->own ? lm->base : NULL, image, err) < 0 ||
+	    check_sizes(o, index, err) < 0)
 		return -1;
 	if (o->own && (image_find(lm->base, &of_lab, NULL) < 0 || !str_eq(of_lab.path, image->path)) &&
-	    strv_addf(o->notes, err, "machine %s stands on %s, and the lab's base is now %s", m->name, image->name ?: image->path,
-		      lm->base) < 0)
+	    strv_addf(o->notes, err, "machine %s stands on %s, and the lab's base is now %s", m->name,
+		      image->name ?: image->path, lm->base) < 0)
 		return -1;
 	free(lm->base);
 	lm->base = str_dup(image->path, err);
@@ -280,7 +295,8 @@ static int make_outputs(const struct opening *o, const char *folder, struct outp
 		for (size_t j = 0; j < s->machines[i].disk_count; j++) {
 			cleanup_free char *name = submission_disk_name(&s->machines[i], j, err);
 			cleanup_free char *path = name ? file_join(err, folder, name) : NULL;
-			int fd = path ? open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
+			int fd = path ? open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600)
+				      : -1;
 
 			if (fd < 0)
 				return path ? error_errno(err, errno, "cannot make %s", path) : -1;
@@ -301,16 +317,18 @@ static int check_header(int fd, size_t disk, uint64_t base_size, struct error *e
 	if (is_cow < 0)
 		return -1;
 	if (disk)
-		return is_cow ? error_set(err, ERROR_FAILED, "it is a COW file, where a plain disk should be") : 0;
+		return is_cow ? error_set(err, ERROR_FAILED, "it is a COW file, where a plain disk should be")
+			      : 0;
 	if (!is_cow || h->format != COW_V3 || h->alignment != ALIGNMENT || h->size != base_size)
 		return error_set(err, ERROR_FAILED, "it is no overlay over that base image");
 	if (!str_eq(h->backing, COW_DETACHED))
-		return error_set(err, ERROR_FAILED, "its header names a backing file, which no submission's does");
+		return error_set(err, ERROR_FAILED,
+				 "its header names a backing file, which no submission's does");
 	return 0;
 }
 
-static int settle_disk(const struct submission_machine *m, size_t disk, const char *path, int fd, const struct image *base,
-		       struct error *err)
+static int settle_disk(const struct submission_machine *m, size_t disk, const char *path, int fd,
+		       const struct image *base, struct error *err)
 {
 	char digest[COW_DIGEST_MAX];
 	struct stat st;
@@ -345,7 +363,8 @@ static int settle_disks(struct opening *o, const char *folder, const struct outp
 			cleanup_free char *path = name ? file_join(err, folder, name) : NULL;
 			struct stat st;
 
-			if (!path || settle_disk(&s->machines[i], j, path, out->fds[index++], base_of(o, s->machines[i].name), err) < 0)
+			if (!path || settle_disk(&s->machines[i], j, path, out->fds[index++],
+						 base_of(o, s->machines[i].name), err) < 0)
 				return error_prefix(err, "%s", name ?: "a disk");
 			/* limits.disk is what it may write beyond what it came with. */
 			if (stat(path, &st) == 0)
@@ -408,8 +427,9 @@ static struct session *describe(struct opening *o, const char *name, struct erro
 	s->seed = str_dup(what->seed, err);
 	s->lab_file = o->own ? str_dup(o->lab->file, err) : NULL;
 	s->lab = steal_ptr(&o->lab);
-	if (!s->origin.file || !s->origin.student || !s->origin.time || !s->name || !s->seed || (o->own && !s->lab_file) ||
-	    choose_params(s->lab, &what->params, &s->params, err) < 0 || describe_machines(o, s, err) < 0)
+	if (!s->origin.file || !s->origin.student || !s->origin.time || !s->name || !s->seed ||
+	    (o->own && !s->lab_file) || choose_params(s->lab, &what->params, &s->params, err) < 0 ||
+	    describe_machines(o, s, err) < 0)
 		return NULL;
 	return steal_ptr(&s);
 }
@@ -437,8 +457,8 @@ static int prepare(struct opening *o, struct error *err)
 
 	o->fd = submission_open_file(o->options->file, err);
 	o->file = o->fd < 0 ? NULL : file_absolute(o->options->file, false, err);
-	if (!o->file || submission_read_confined(o->fd, &head, NULL, 0, &o->content, err) < 0 || choose_lab(o, err) < 0 ||
-	    check_machines(o, err) < 0)
+	if (!o->file || submission_read_confined(o->fd, &head, NULL, 0, &o->content, err) < 0 ||
+	    choose_lab(o, err) < 0 || check_machines(o, err) < 0)
 		return -1;
 	trust.own = o->own;
 	return choose_bases(o, err) < 0 ? -1 : submission_make_safe(o->lab, &trust, err);
@@ -462,7 +482,8 @@ static struct session *make_session(struct opening *o, const char *name, int *lo
 	return NULL;
 }
 
-struct session *submission_open(const struct submission_open_options *options, struct strv *notes, int *lock, struct error *err)
+struct session *submission_open(const struct submission_open_options *options, struct strv *notes, int *lock,
+				struct error *err)
 {
 	cleanup_with(opening_free) struct opening o = {.options = options, .fd = -1, .notes = notes};
 	cleanup_free char *name = NULL;

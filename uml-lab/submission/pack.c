@@ -1,8 +1,9 @@
 /*
  * The archive: pax with GNU's sparse format 1.0, which GNU tar and libarchive take apart too, in zstd.
  *
- * Nothing but content is in it: no owner, no times, a fixed order; so the same disks give the same bytes. libarchive wants the
- * whole apparent content and leaves out what the sparse map calls holes; they are fed from one page of zeroes.
+ * Nothing but content is in it: no owner, no times, a fixed order; so the same disks give the same bytes.
+ * libarchive wants the whole apparent content and leaves out what the sparse map calls holes; they are fed
+ * from one page of zeroes.
  */
 #include <archive.h>
 #include <archive_entry.h>
@@ -20,15 +21,16 @@
 struct packing {
 	struct archive *archive;
 	const volatile int *cancel;
-	char *chunk, *zeroes;		/* CHUNK bytes each */
+	char *chunk, *zeroes; /* CHUNK bytes each */
 };
 
 static int failed(const struct packing *p, struct error *err)
 {
 	int number = archive_errno(p->archive);
+	const char *why = archive_error_string(p->archive);
 
 	/* libarchive's own numbers are negative. */
-	return error_set(err, ERROR_FAILED, "%s", number > 0 ? strerror(number) : archive_error_string(p->archive) ?: "unknown");
+	return error_set(err, ERROR_FAILED, "%s", number > 0 ? strerror(number) : why ? why : "unknown");
 }
 
 static int check_cancel(const struct packing *p, struct error *err)
@@ -171,8 +173,8 @@ static int put_disks(struct packing *p, const struct submission *s, const char *
 	return 0;
 }
 
-static int pack(struct packing *p, int fd, const struct submission *s, const char *lab, size_t lab_length, const char *folder,
-		struct error *err)
+static int pack(struct packing *p, int fd, const struct submission *s, const char *lab, size_t lab_length,
+		const char *folder, struct error *err)
 {
 	json_t *json = submission_to_json(s, err);
 	cleanup_free char *manifest = json ? json_dumps(json, JSON_INDENT(1)) : NULL;
@@ -182,7 +184,8 @@ static int pack(struct packing *p, int fd, const struct submission *s, const cha
 		return -1;
 	if (!manifest || !p->archive || !p->chunk || !p->zeroes)
 		return error_oom(err);
-	if (archive_write_set_format_pax(p->archive) != ARCHIVE_OK || archive_write_add_filter_zstd(p->archive) != ARCHIVE_OK ||
+	if (archive_write_set_format_pax(p->archive) != ARCHIVE_OK ||
+	    archive_write_add_filter_zstd(p->archive) != ARCHIVE_OK ||
 	    archive_write_open_fd(p->archive, fd) != ARCHIVE_OK)
 		return failed(p, err);
 	if (put_text(p, SUBMISSION_MANIFEST, manifest, strlen(manifest), err) < 0 ||
@@ -191,10 +194,13 @@ static int pack(struct packing *p, int fd, const struct submission *s, const cha
 	return archive_write_close(p->archive) == ARCHIVE_OK ? 0 : failed(p, err);
 }
 
-int submission_pack(int fd, const struct submission *s, const char *lab, size_t lab_length, const char *folder,
-		    const volatile int *cancel, struct error *err)
+int submission_pack(int fd, const struct submission *s, const char *lab, size_t lab_length,
+		    const char *folder, const volatile int *cancel, struct error *err)
 {
-	struct packing p = {.archive = archive_write_new(), .cancel = cancel, .chunk = malloc(CHUNK), .zeroes = calloc(1, CHUNK)};
+	struct packing p = {.archive = archive_write_new(),
+			    .cancel = cancel,
+			    .chunk = malloc(CHUNK),
+			    .zeroes = calloc(1, CHUNK)};
 	int result = pack(&p, fd, s, lab, lab_length, folder, err);
 
 	if (result < 0 && p.archive)

@@ -1,14 +1,15 @@
 /*
  * Reading an archive that somebody else made.
  *
- * It must be exactly what submission_pack() writes: the manifest, lab.yml, then the disks in the manifest's order, each under
- * its name, a regular file of its size; then the end. So there is no name to be checked, no link to be followed and no folder to
- * be left: a member that is not the expected one is an error, whatever else it is.
+ * It must be exactly what submission_pack() writes: the manifest, lab.yml, then the disks in the manifest's
+ * order, each under its name, a regular file of its size; then the end. So there is no name to be checked, no
+ * link to be followed and no folder to be left: a member that is not the expected one is an error, whatever
+ * else it is.
  *
- * Bounds: the sizes in submission.h, and data_max for the content of all disks. Content is counted as it comes out of the
- * decompressor, so a small file that unpacks without end stops there; holes cost nothing, neither here nor on the disk written
- * to, and pages of zeroes are left out of that like holes. libarchive's own memory is bounded by the limits of the
- * process (child.c).
+ * Bounds: the sizes in submission.h, and data_max for the content of all disks. Content is counted as it
+ * comes out of the decompressor, so a small file that unpacks without end stops there; holes cost nothing,
+ * neither here nor on the disk written to, and pages of zeroes are left out of that like holes. libarchive's
+ * own memory is bounded by the limits of the process (child.c).
  */
 #include <archive.h>
 #include <archive_entry.h>
@@ -21,7 +22,7 @@
 #include "uml-lab/submission/submission.h"
 
 #define READ_SIZE (256u << 10)
-#define PAGE	  4096u
+#define PAGE      4096u
 
 void submission_content_free(struct submission_content *c)
 {
@@ -35,7 +36,7 @@ void submission_content_free(struct submission_content *c)
 struct reading {
 	struct archive *archive;
 	int fd;
-	char *buffer;			/* READ_SIZE bytes */
+	char *buffer; /* READ_SIZE bytes */
 	const struct submission_read_options *options;
 	uint64_t data_max;
 	struct submission_content *out;
@@ -48,7 +49,8 @@ static int damaged(const struct reading *r, const char *what, struct error *err)
 
 	strbuf_puts(&why, archive_error_string(r->archive) ?: "it ends too early");
 	str_clean(&why);
-	return error_set(err, ERROR_FAILED, "%s: the archive is damaged, or is none: %.200s", what, why.data ?: "");
+	return error_set(err, ERROR_FAILED, "%s: the archive is damaged, or is none: %.200s", what,
+			 why.data ?: "");
 }
 
 static bool is_named(struct archive_entry *e, const char *name)
@@ -80,7 +82,8 @@ static int expect(const struct reading *r, const char *name, struct archive_entr
 
 /* ---- the texts ---- */
 
-static int read_text(const struct reading *r, const char *name, size_t max, char **out, size_t *length, struct error *err)
+static int read_text(const struct reading *r, const char *name, size_t max, char **out, size_t *length,
+		     struct error *err)
 {
 	struct archive_entry *e;
 	cleanup_free char *text = NULL;
@@ -113,12 +116,12 @@ static int read_text(const struct reading *r, const char *name, size_t max, char
 
 /* A disk on its way: its digest, by chunks, and where it goes. */
 struct sink {
-	int fd;				/* -1: nowhere */
-	uint64_t size, at;		/* at: up to where content came */
-	uint64_t data;			/* bytes in pages that are not zero */
+	int fd;            /* -1: nowhere */
+	uint64_t size, at; /* at: up to where content came */
+	uint64_t data;     /* bytes in pages that are not zero */
 	struct cow_digester digester;
-	uint8_t *chunk;			/* COW_DIGEST_CHUNK bytes: the chunk `at` lies in */
-	bool dirty;			/* it holds something */
+	uint8_t *chunk; /* COW_DIGEST_CHUNK bytes: the chunk `at` lies in */
+	bool dirty;     /* it holds something */
 };
 
 static bool is_zero(const uint8_t *p, size_t n)
@@ -193,8 +196,10 @@ static int read_blocks(struct reading *r, const char *name, struct sink *s, stru
 	int result;
 
 	while ((result = archive_read_data_block(r->archive, &block, &n, &offset)) == ARCHIVE_OK) {
-		if (offset < 0 || (uint64_t)offset < s->at || (uint64_t)offset > s->size || n > s->size - (uint64_t)offset)
-			return error_set(err, ERROR_FAILED, "%s: its parts are not in order, or lie outside of it", name);
+		if (offset < 0 || (uint64_t)offset < s->at || (uint64_t)offset > s->size ||
+		    n > s->size - (uint64_t)offset)
+			return error_set(err, ERROR_FAILED,
+					 "%s: its parts are not in order, or lie outside of it", name);
 		r->out->total += n;
 		if (r->out->total > r->data_max) {
 			char size[24];
@@ -215,7 +220,8 @@ static int read_blocks(struct reading *r, const char *name, struct sink *s, stru
 	return 0;
 }
 
-static int read_disk(struct reading *r, const char *name, const struct submission_disk *disk, size_t index, struct error *err)
+static int read_disk(struct reading *r, const char *name, const struct submission_disk *disk, size_t index,
+		     struct error *err)
 {
 	const struct submission_read_options *o = r->options;
 	cleanup_free uint8_t *chunk = calloc(1, COW_DIGEST_CHUNK);
@@ -237,7 +243,9 @@ static int read_disk(struct reading *r, const char *name, const struct submissio
 	r->out->data[index] = s.data;
 	return str_eq(digest, disk->digest)
 		       ? 0
-		       : error_set(err, ERROR_FAILED, "%s is not what was handed in: its digest is another than the manifest's", name);
+		       : error_set(err, ERROR_FAILED,
+				   "%s is not what was handed in: its digest is another than the manifest's",
+				   name);
 }
 
 static int read_disks(struct reading *r, struct error *err)
@@ -272,7 +280,8 @@ static int read_all(struct reading *r, struct error *err)
 	if (read_text(r, SUBMISSION_MANIFEST, SUBMISSION_MANIFEST_MAX, &c->manifest_text, &length, err) < 0)
 		return -1;
 	c->manifest = submission_parse(c->manifest_text, length, err);
-	if (!c->manifest || read_text(r, SUBMISSION_LAB, SUBMISSION_LAB_MAX, &c->lab_text, &c->lab_length, err) < 0)
+	if (!c->manifest ||
+	    read_text(r, SUBMISSION_LAB, SUBMISSION_LAB_MAX, &c->lab_text, &c->lab_length, err) < 0)
 		return -1;
 	if (r->options->head_only)
 		return 0;
@@ -280,8 +289,9 @@ static int read_all(struct reading *r, struct error *err)
 		return -1;
 	result = archive_read_next_header(r->archive, &e);
 	if (result != ARCHIVE_EOF)
-		return result == ARCHIVE_OK ? error_set(err, ERROR_FAILED, "there is more in it than the manifest says")
-					    : damaged(r, "its end", err);
+		return result == ARCHIVE_OK
+			       ? error_set(err, ERROR_FAILED, "there is more in it than the manifest says")
+			       : damaged(r, "its end", err);
 	return 0;
 }
 
@@ -303,12 +313,14 @@ static int check_magic(int fd, struct error *err)
 	static const uint8_t zstd[] = {0x28, 0xb5, 0x2f, 0xfd}; /* RFC 8878, 3.1.1 */
 	uint8_t magic[sizeof(zstd)];
 
-	if (file_pread_full(fd, magic, sizeof(magic), 0) != sizeof(magic) || memcmp(magic, zstd, sizeof(zstd)) != 0)
+	if (file_pread_full(fd, magic, sizeof(magic), 0) != sizeof(magic) ||
+	    memcmp(magic, zstd, sizeof(zstd)) != 0)
 		return error_set(err, ERROR_FAILED, "this is no submission: it does not begin like one");
 	return lseek(fd, 0, SEEK_SET) < 0 ? error_errno(err, errno, "cannot read") : 0;
 }
 
-int submission_read(int fd, const struct submission_read_options *options, struct submission_content *out, struct error *err)
+int submission_read(int fd, const struct submission_read_options *options, struct submission_content *out,
+		    struct error *err)
 {
 	struct submission_content content = {0};
 	cleanup_free char *buffer = malloc(READ_SIZE);
@@ -327,8 +339,9 @@ int submission_read(int fd, const struct submission_read_options *options, struc
 	archive_read_support_format_tar(r.archive);
 	archive_read_support_filter_zstd(r.archive);
 	if (check_magic(fd, err) == 0)
-		result = archive_read_open(r.archive, &r, NULL, feed, NULL) == ARCHIVE_OK ? read_all(&r, err)
-										      : damaged(&r, "its beginning", err);
+		result = archive_read_open(r.archive, &r, NULL, feed, NULL) == ARCHIVE_OK
+				 ? read_all(&r, err)
+				 : damaged(&r, "its beginning", err);
 	archive_read_free(r.archive);
 	if (result == 0)
 		*out = content;

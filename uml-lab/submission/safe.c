@@ -1,12 +1,13 @@
 /*
  * A lab made harmless: what is left of it touches nothing of the host but the session's own disks.
  *
- * Gone from every lab: shares, ways from the host into the guest (forwards), from the guest to the host's loopback, VDE
- * locators (the network is then one of the session's own, for its machines alone), restarts by itself, disk: ubd (it can't stand on
- * layers). SLIRP stays, since eth0 and DHCP belong to what is checked, but lets nothing out unless that was asked for.
+ * Gone from every lab: shares, ways from the host into the guest (forwards), from the guest to the host's
+ * loopback, VDE locators (the network is then one of the session's own, for its machines alone), restarts by
+ * itself, disk: ubd (it can't stand on layers). SLIRP stays, since eth0 and DHCP belong to what is checked,
+ * but lets nothing out unless that was asked for.
  *
- * Gone from one that came with the submission, besides: kernels by path and words for their command line, folders to be
- * copied, and memory beyond what a host can give to somebody unknown.
+ * Gone from one that came with the submission, besides: kernels by path and words for their command line,
+ * folders to be copied, and memory beyond what a host can give to somebody unknown.
  *
  * Texts that run in the guest (setup, startup, checks) stay: there they may do what they like.
  */
@@ -18,9 +19,9 @@
 
 #define MACHINE_MEMORY (512ull << 20)
 #define MACHINES       16
-#define DISK	       (1ull << 30)	/* that it may write on top of what it came with */
+#define DISK           (1ull << 30) /* that it may write on top of what it came with */
 #define CPU_PERCENT    100
-#define TIME_MS	       (2 * 3600 * 1000)
+#define TIME_MS        (2 * 3600 * 1000)
 
 static void drop_text(char **text)
 {
@@ -106,8 +107,10 @@ static void bound_limits(struct lab_limits *limits, bool own)
 int submission_make_safe(struct lab *lab, const struct submission_trust *trust, struct error *err)
 {
 	if (!trust->own && lab->machine_count > MACHINES)
-		return error_set(err, ERROR_FAILED, "its lab has %zu machines, and %d are the most that one from elsewhere may have",
-				 lab->machine_count, MACHINES);
+		return error_set(
+			err, ERROR_FAILED,
+			"its lab has %zu machines, and %d are the most that one from elsewhere may have",
+			lab->machine_count, MACHINES);
 	drop_shares(lab);
 	for (size_t i = 0; i < lab->network_count; i++)
 		drop_text(&lab->networks[i].vde);

@@ -1,8 +1,9 @@
 /*
  * From a session to a file: copies of the disks (session/export.c), what is to be known of them, the archive.
  *
- * The file has no name until it is whole and on the disk (O_TMPFILE, fsync, link), so nothing is left of one that was interrupted,
- * however it was. Where the file system has no such files, a temporary name is used, and removed after any failure but SIGKILL.
+ * The file has no name until it is whole and on the disk (O_TMPFILE, fsync, link), so nothing is left of one
+ * that was interrupted, however it was. Where the file system has no such files, a temporary name is used,
+ * and removed after any failure but SIGKILL.
  */
 #include <fcntl.h>
 #include <libgen.h>
@@ -22,7 +23,7 @@
 
 struct output {
 	char *path, *folder;
-	char *temporary;		/* NULL: it has no name yet */
+	char *temporary; /* NULL: it has no name yet */
 	int fd;
 };
 
@@ -90,7 +91,9 @@ static int name_it(struct output *o, const char *name, struct error *err)
 	char self[40];
 
 	snprintf(self, sizeof(self), "/proc/self/fd/%d", o->fd);
-	return linkat(AT_FDCWD, self, AT_FDCWD, name, AT_SYMLINK_FOLLOW) < 0 ? error_errno(err, errno, "cannot make %s", name) : 0;
+	return linkat(AT_FDCWD, self, AT_FDCWD, name, AT_SYMLINK_FOLLOW) < 0
+		       ? error_errno(err, errno, "cannot make %s", name)
+		       : 0;
 }
 
 static int sync_folder(const char *folder, struct error *err)
@@ -126,7 +129,7 @@ static char *login_name(struct error *err)
 	const struct passwd *entry = getpwuid(getuid());
 
 	return entry && entry->pw_name && *entry->pw_name ? str_dup(entry->pw_name, err)
-							   : str_printf(err, "%u", (unsigned)getuid());
+							  : str_printf(err, "%u", (unsigned)getuid());
 }
 
 /* Not cow_file_digest(), which would note it beside the file. */
@@ -146,8 +149,11 @@ char *submission_lab_digest(const char *path)
 
 static int copy_check(const struct session_last_check *from, struct session_last_check *to, struct error *err)
 {
-	*to = (struct session_last_check){.passed = from->passed, .failed = from->failed, .skipped = from->skipped,
-					  .points = from->points, .points_of = from->points_of};
+	*to = (struct session_last_check){.passed = from->passed,
+					  .failed = from->failed,
+					  .skipped = from->skipped,
+					  .points = from->points,
+					  .points_of = from->points_of};
 	if (!from->time)
 		return 0;
 	to->time = str_dup(from->time, err);
@@ -160,10 +166,11 @@ static int copy_check(const struct session_last_check *from, struct session_last
 	return 0;
 }
 
-static int describe_disk(const struct submission_machine *m, size_t disk, const char *folder, struct submission_disk *out,
-			 struct error *err)
+static int describe_disk(const struct submission_machine *m, size_t disk, const char *folder,
+			 struct submission_disk *out, struct error *err)
 {
-	cleanup_free char *name = submission_disk_name(m, disk, err), *path = name ? file_join(err, folder, name) : NULL;
+	cleanup_free char *name = submission_disk_name(m, disk, err),
+			  *path = name ? file_join(err, folder, name) : NULL;
 	char digest[COW_DIGEST_MAX];
 	struct stat st;
 
@@ -207,13 +214,15 @@ static int describe_machine(const struct session *s, const struct lab_machine *l
 	return 0;
 }
 
-static int describe_all(const struct session *s, const char *folder, struct submission *out, struct error *err)
+static int describe_all(const struct session *s, const char *folder, struct submission *out,
+			struct error *err)
 {
 	out->machines = calloc(s->lab->machine_count, sizeof(*out->machines));
 	if (!out->machines)
 		return error_oom(err);
 	for (size_t i = 0; i < s->lab->machine_count; i++)
-		if (describe_machine(s, &s->lab->machines[i], folder, &out->machines[out->machine_count++], err) < 0)
+		if (describe_machine(s, &s->lab->machines[i], folder, &out->machines[out->machine_count++],
+				     err) < 0)
 			return -1;
 	for (size_t i = 0; i < s->params.count; i++)
 		if (strv_add(&out->params, s->params.items[i], err) < 0)
@@ -248,7 +257,8 @@ static struct submission *describe(const struct session *s, const char *folder, 
 	out->session = str_dup(s->name, err);
 	out->time = time_now(err);
 	out->seed = str_dup(s->seed ?: "", err);
-	if (!out->lab || !out->student || !out->session || !out->time || !out->seed || describe_all(s, folder, out, err) < 0)
+	if (!out->lab || !out->student || !out->session || !out->time || !out->seed ||
+	    describe_all(s, folder, out, err) < 0)
 		return NULL;
 	return steal_ptr(&out);
 }
@@ -272,16 +282,16 @@ static int write_file(const struct session *s, const char *folder, const struct 
 	return output_publish(&out, o->replace, err);
 }
 
-int submission_submit(struct session *session, const struct submission_submit_options *options, struct submission **out,
-		      uint64_t *bytes, struct error *err)
+int submission_submit(struct session *session, const struct submission_submit_options *options,
+		      struct submission **out, uint64_t *bytes, struct error *err)
 {
 	cleanup_submission struct submission *what = NULL;
 	char *folder = NULL;
 	int result = -1;
 
 	if (session->origin.file)
-		return error_set(err, ERROR_STATE, "session %s is itself an opened submission, that of %s", session->name,
-				 session->origin.student);
+		return error_set(err, ERROR_STATE, "session %s is itself an opened submission, that of %s",
+				 session->name, session->origin.student);
 	if (check_output(options->output, options->replace, err) < 0)
 		return -1;
 	if (session_export(session, &folder, err) == 0)
