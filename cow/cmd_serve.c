@@ -84,7 +84,7 @@ static const struct cli_option options[] = {
 	{"quota", 0, CLI_SIZE, offsetof(struct options, quota), "BYTES",
 	 "what all FILEs may take on the host's disk together"},
 	{"quota-with", 0, CLI_LIST, offsetof(struct options, quota_with), "FILE",
-	 "a file that others write, which counts too"},
+	 "a file that others write, or a folder of disks (*.cow, *.img), which counts too"},
 	{"control-fd", 0, CLI_STRING, offsetof(struct options, control_fd), "N",
 	 "a SOCK_SEQPACKET descriptor to be told what to do through (cow/serve.h)"},
 	{NULL},

@@ -103,7 +103,7 @@ struct cow_serve_stats {
 	uint64_t errors;            /* requests answered with an error, those over quota included */
 	uint64_t quota_refused;     /* writes refused because of the quota */
 	uint64_t allocated;         /* bytes that the top overlay takes on the host's disk */
-	uint64_t quota, quota_used; /* of the server: bytes; all top overlays and --quota-with files */
+	uint64_t quota, quota_used; /* of the server: bytes; all top overlays and --quota-with */
 	uint32_t quota_state;       /* enum cow_serve_quota */
 	uint32_t merging;           /* 1 while a MERGE is at work */
 	char last_error[256];       /* why a request failed last, "" for never */

@@ -1,6 +1,7 @@
 /*
- * The quota: what the top overlays of this server, and files that other machines
- * of the session write (--quota-with), may take together on the host's disk.
+ * The quota: what the top overlays of this server, and what else belongs to the session (--quota-with), may take together on the
+ * host's disk: files, and folders with all disks in them, among which are the layers that snapshots freeze and the tops that they
+ * begin while this runs. Folders are opened at the start; later Landlock would not let us.
  *
  * What they take is looked up with fstat() (st_blocks; file systems that allocate
  * late count what they promised). Between two looks what is written is added up:
@@ -15,6 +16,7 @@
  * already: rewriting costs nothing. Bitmap blocks not yet written are counted too;
  * a flush is never refused.
  */
+#include <dirent.h>
 #include <fcntl.h>
 
 #include "cow/serve_internal.h"
@@ -24,13 +26,19 @@
 #define KEPT  16u    /* one part in so many is for overlays alone */
 #define SLACK 65536u /* kept for the file system's own blocks and the bitmap's */
 
+/* What counts besides the tops. */
+struct with {
+	const char *path;
+	DIR *folder; /* NULL: a file */
+};
+
 struct serve_quota {
 	pthread_mutex_t lock;
 	uint64_t limit, used; /* as looked up last */
 	uint64_t good_for;    /* bytes that may be written before the next look */
 	bool full;
 	int tops[COW_SERVE_DISKS_MAX]; /* duplicates; -1 for none */
-	const char *const *with;
+	struct with *with;
 	size_t with_count;
 };
 
@@ -44,10 +52,17 @@ struct serve_quota *serve_quota_new(const struct cow_serve_options *o, struct er
 	}
 	pthread_mutex_init(&q->lock, NULL);
 	q->limit = o->quota;
-	q->with = (const char *const *)o->quota_with.items;
-	q->with_count = o->quota_with.count;
 	for (size_t i = 0; i < COW_SERVE_DISKS_MAX; i++)
 		q->tops[i] = -1;
+	q->with = calloc(o->quota_with.count + 1, sizeof(*q->with));
+	if (!q->with) {
+		serve_quota_free(q);
+		error_oom(err);
+		return NULL;
+	}
+	q->with_count = o->quota_with.count;
+	for (size_t i = 0; i < q->with_count; i++)
+		q->with[i] = (struct with){o->quota_with.items[i], opendir(o->quota_with.items[i])};
 	return q;
 }
 
@@ -58,22 +73,55 @@ void serve_quota_free(struct serve_quota *q)
 	for (size_t i = 0; i < COW_SERVE_DISKS_MAX; i++)
 		if (q->tops[i] >= 0)
 			close(q->tops[i]);
+	for (size_t i = 0; i < q->with_count; i++)
+		if (q->with[i].folder)
+			closedir(q->with[i].folder);
+	free(q->with);
 	pthread_mutex_destroy(&q->lock);
 	free(q);
 }
 
+static bool is_top(const struct stat *tops, const struct stat *st)
+{
+	for (size_t i = 0; i < COW_SERVE_DISKS_MAX; i++)
+		if (tops[i].st_ino == st->st_ino && tops[i].st_dev == st->st_dev)
+			return true;
+	return false;
+}
+
+/* What the disks in a folder take, but for our tops. */
+static uint64_t count_folder(DIR *folder, const struct stat *tops)
+{
+	struct dirent *entry;
+	uint64_t n = 0;
+
+	rewinddir(folder);
+	while ((entry = readdir(folder))) {
+		struct stat st;
+
+		if ((str_ends(entry->d_name, ".cow") || str_ends(entry->d_name, ".img")) &&
+		    !fstatat(dirfd(folder), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) && S_ISREG(st.st_mode) &&
+		    !is_top(tops, &st))
+			n += (uint64_t)st.st_blocks * 512;
+	}
+	return n;
+}
+
 static void look(struct serve_quota *q)
 {
-	struct stat st;
+	struct stat tops[COW_SERVE_DISKS_MAX] = {0}, st;
 
 	q->used = 0;
 	for (size_t i = 0; i < COW_SERVE_DISKS_MAX; i++)
-		if (q->tops[i] >= 0 && !fstat(q->tops[i], &st))
+		if (q->tops[i] >= 0 && !fstat(q->tops[i], &tops[i]))
+			q->used += (uint64_t)tops[i].st_blocks * 512;
+	for (size_t i = 0; i < q->with_count; i++) {
+		if (q->with[i].folder)
+			q->used += count_folder(q->with[i].folder, tops);
+		/* by name: a reset, or a snapshot, puts another file there; one that is gone takes nothing */
+		else if (!stat(q->with[i].path, &st))
 			q->used += (uint64_t)st.st_blocks * 512;
-	/* by name: a reset, or a snapshot, puts another file there; one that is gone takes nothing */
-	for (size_t i = 0; i < q->with_count; i++)
-		if (!stat(q->with[i], &st))
-			q->used += (uint64_t)st.st_blocks * 512;
+	}
 	q->good_for = q->used + SLACK < q->limit ? (q->limit - q->used - SLACK) / SHARE : 0;
 }
 

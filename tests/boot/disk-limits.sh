@@ -46,9 +46,22 @@ expect 0 in_b sh -c 'blkdiscard /dev/vdb && dd if=/dev/urandom of=/root/fits bs=
 expect 0 in_a dd if=/dev/urandom of=/root/fits bs=1M count=5 conv=fsync
 expect 0 uml-lab status quota
 says_not "writes fail"
+# What a snapshot froze still counts, and so do the tops that it began, for either machine.
+expect 0 uml-lab snapshot create quota frozen
+run in_a dd if=/dev/urandom of=/dev/vdb bs=1M count=16 conv=fsync
+[ "$STATUS" != 0 ] || fail "a snapshot made room for 16M"
+run in_b dd if=/dev/urandom of=/dev/vdb bs=1M count=8 conv=fsync
+[ "$STATUS" != 0 ] || fail "the other machine does not count the new top of the first"
+used=$(du -cB1 "$HOME"/.local/state/uml-lab/sessions/quota/*/*.cow "$HOME"/.local/state/uml-lab/sessions/quota/*/*.img | tail -n 1 | cut -f 1)
+[ "$used" -le $((25 << 20)) ] || fail "with a snapshot the session took $used bytes of the host's disk"
+expect 0 in_a blkdiscard /dev/vdb
+expect 0 in_b blkdiscard /dev/vdb
+expect 0 uml-lab snapshot remove quota frozen
+expect 0 in_a sh -c 'sync && md5sum /root/fits'
+expect 0 uml-lab status --json quota
+cp "$T/out" "$T/status"
 expect 0 uml-lab down quota
-e2fsck_overlay quota a
-e2fsck_overlay quota b
+for m in 0 1; do e2fsck_overlay quota "machine $m" "$(json "$T/status" "d['machines'][$m]['disks'][0]")"; done
 
 # ---- the host's own disk is full ----
 

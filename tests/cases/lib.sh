@@ -106,9 +106,9 @@ json() { python3 -c 'import json,sys; d=json.load(open(sys.argv[1])); print(eval
 # process ids whose command line holds a text, of this user
 pids_of() { pgrep -u "$(id -u)" -f -- "$1" || true; }
 
-# e2fsck_overlay SESSION MACHINE: the overlay opens, is sound, and its file system is clean (its journal replayed).
+# e2fsck_overlay SESSION MACHINE [OVERLAY]: the overlay opens, is sound, and its file system is clean (its journal replayed).
 e2fsck_overlay() {
-	local overlay=$HOME/.local/state/uml-lab/sessions/$1/$2/root.cow
+	local overlay=${3:-$HOME/.local/state/uml-lab/sessions/$1/$2/root.cow}
 	uml-cow check "$overlay" >"$T/check" 2>&1 || { cat "$T/check"; fail "uml-cow check $overlay"; }
 	rm -f "$T/flat.img"
 	uml-cow flatten "$overlay" "$T/flat.img" >"$T/check" 2>&1 || { cat "$T/check"; fail "uml-cow flatten $overlay"; }

@@ -76,7 +76,7 @@ struct machine_spec {
 	size_t disk_count;
 	bool ubd;			/* disks by the kernel's own driver instead of our server: no layers, no quota */
 	uint64_t disk_quota;		/* bytes that this machine's disks and those of quota_with may take; 0: no bound */
-	struct strv quota_with;		/* disks of the session's other machines; they may be missing */
+	struct strv quota_with;		/* folders of the session's machines, with their disks and frozen layers */
 	int64_t ends_ms;		/* CLOCK_REALTIME, milliseconds: when it is stopped; 0: never */
 	struct machine_interface *interfaces;
 	size_t interface_count;

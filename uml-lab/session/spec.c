@@ -1,6 +1,5 @@
 /* What machine_supervise() needs to know of a machine, from the lab, the session and the host. */
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -178,60 +177,15 @@ static int fill_disks(const struct session *s, const struct lab_machine *m, stru
 	return 0;
 }
 
-static bool is_disk_of(const struct machine_spec *spec, const char *path)
-{
-	for (size_t i = 0; i < spec->disk_count; i++)
-		if (str_eq(spec->disks[i].path, path))
-			return true;
-	return false;
-}
-
-/* A file that counts towards limits.disk, once, unless the disk server counts it as a disk of its own. */
-static int add_quota_file(struct machine_spec *spec, const char *path, struct error *err)
-{
-	if (!path)
-		return -1;
-	if (is_disk_of(spec, path))
-		return 0;
-	for (size_t i = 0; i < spec->quota_with.count; i++)
-		if (str_eq(spec->quota_with.items[i], path))
-			return 0;
-	return strv_add(&spec->quota_with, path, err);
-}
-
-/* All disks and layers in a machine's folder: snapshots keep frozen ones there. */
-static int add_quota_folder(struct machine_spec *spec, const char *folder, struct error *err)
-{
-	cleanup_dir DIR *dir = opendir(folder);
-	struct dirent *entry;
-
-	while (dir && (entry = readdir(dir))) {
-		cleanup_free char *path = NULL;
-
-		if (!str_ends(entry->d_name, ".cow") && !str_ends(entry->d_name, ".img"))
-			continue;
-		path = file_join(err, folder, entry->d_name);
-		if (add_quota_file(spec, path, err) < 0)
-			return -1;
-	}
-	return 0;
-}
-
-/* What counts towards limits.disk besides a machine's own disks: all others of the session, also before they are made. */
+/* What counts towards limits.disk: all disks of the session, frozen layers of snapshots too, also those that are yet to be made. */
 static int fill_quota(const struct session *s, struct machine_spec *spec, struct error *err)
 {
 	spec->disk_quota = s->lab->limits.disk;
 	for (size_t i = 0; spec->disk_quota && i < s->lab->machine_count; i++) {
-		const struct lab_machine *m = &s->lab->machines[i];
-		cleanup_free char *folder = session_machine_folder(s, m->name, err);
+		cleanup_free char *folder = session_machine_folder(s, s->lab->machines[i].name, err);
 
-		for (size_t j = 0; j <= m->disk_count; j++) {
-			cleanup_free char *disk = session_disk(s, m->name, j, err);
-
-			if (add_quota_file(spec, disk, err) < 0)
-				return -1;
-		}
-		if (!folder || add_quota_folder(spec, folder, err) < 0)
+		/* the disk server opens it when it starts, perhaps before that machine has disks */
+		if (!folder || file_mkdir_p(folder, 0700, err) < 0 || strv_add(&spec->quota_with, folder, err) < 0)
 			return -1;
 	}
 	return 0;
