@@ -27,9 +27,11 @@ plug() { uml-lab status --json fort >"$T/status.json" && json "$T/status.json" "
 
 # ---- every process of ours that meets a frame: two plugs, and the one that carries between a guest and a command ----
 field() { sed -n "s/^$1:[[:space:]]*//p" "/proc/$2/status"; }
+# This session's; supervisors are their parents.
+plugs() { uml-lab status --json fort >"$T/status.json" && pgrep -x uml-netplug -P "$(json "$T/status.json" "','.join(str(m['supervisor_pid']) for m in d['machines'])")"; }
 walled() { # COUNT
 	local pid count=0
-	for pid in $(pgrep -u "$(id -u)" -x uml-netplug); do
+	for pid in $(plugs); do
 		[ "$(field Seccomp "$pid") $(field NoNewPrivs "$pid") $(field CapEff "$pid")" = "2 1 0000000000000000" ] || return 1
 		count=$((count + 1))
 	done
@@ -41,7 +43,7 @@ wait_until 10 walled 3
 gcc -O1 -o "$T/inject" tests/boot/inject.c || fail "cannot compile the attack"
 echo "the student's own" >"$HOME/secret"
 both=$(plug both) inside=$(plug inside)
-carrier=$(pgrep -u "$(id -u)" -x uml-netplug | grep -vx -e "$both" -e "$inside")
+carrier=$(plugs | grep -vx -e "$both" -e "$inside")
 tries() { # PID WHAT…: what came of it, a line for each thread, without repeats
 	"$T/inject" "$@" >"$T/tried" 2>&1 || fail "cannot try $*: $(cat "$T/tried")"
 	TRIED=$(cut -d' ' -f2 "$T/tried" | sort -u)
@@ -70,5 +72,6 @@ for victim in 'd["networks"][0]["switch_pid"]' 'd["network_keeper_pid"]' 'd["mac
 	wait_until 20 pings
 done
 wait_until 10 walled 3
+all=$(plugs | paste -sd,)
 expect 0 uml-lab down fort
-same "$(pids_of '^sleep 1000')$(pgrep -u "$(id -u)" -x uml-netplug)" "" "processes after down"
+same "$(pids_of '^sleep 1000')$(ps -o pid= -p "$all")" "" "processes after down"

@@ -38,8 +38,10 @@ static void start(void *arg)
 	cleanup_close int fd = -1;
 
 	forget(port);
+	if (!sv->plug.ready)	/* the next one will ask */
+		return;
 	port->joined_ms = loop_now_ms();
-	if (label && sv->plug.ready)
+	if (label)
 		fd = netplug_join(&port->joiner, sv->plug.daemon.program, sv->spec->interfaces[i].locator, label, &err);
 	if (fd >= 0)
 		port->joiner_source = loop_add_fd(sv->loop, port->joiner.pidfd, EPOLLIN, on_end, port, &err);
