@@ -50,6 +50,10 @@
  * end; the plug notices by itself. When a new connection is accepted for the same
  * interface the old descriptor is closed.
  *
+ * A virtio network device (NETPLUG_VHOST_USER) has one connection, made when the kernel starts; the guest's end of it stays
+ * with the supervisor, which passes messages on and says again to the next plug what was said to one that died. Queues are
+ * resumed from what the guest's memory tells (vnet.c): nothing else needs to be handed over.
+ *
  * After the plug died: start another, replay ADD_PORT, CONNECT (with the kept
  * descriptor) and FORWARD_ADD for what there was. Host ports can be bound again
  * at once. TCP flows through libslirp are lost; the guest sees resets.

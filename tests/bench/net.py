@@ -9,13 +9,14 @@ FOLDER, ROUNDS, MS, KERNELS = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), s
 BOOT_SECONDS = 40  # until the end of everything a guest does, besides the measurements
 TICK = os.sysconf("SC_CLK_TCK")
 MEASURES = [("out", "send", 1), ("in", "recv", 1), ("out 4", "send", 4), ("in 4", "recv", 4), ("small", "small", 0)]
-SLIRP_MTU, PASST_MTU = 16384, 65520  # uml-netplug: NETPLUG_DEFAULT_MTU
+SLIRP_MTU, VIRTIO_MTU, PASST_MTU = 16384, 65521, 65520  # uml-netplug: NETPLUG_DEFAULT_MTU, NETPLUG_VIRTIO_MTU
 MAC = "52:54:00:00:00:0%d"
 
 
 def uml_kernels():
     """Version to (path, folder of modules)."""
-    found = {"6.1": (shutil.which("linux.uml"), None)}
+    debian = sorted(glob.glob("/usr/lib/uml/modules/6.1*"))  # of the package user-mode-linux
+    found = {"6.1": (shutil.which("linux.uml"), debian[-1] if debian else None)}
     for place in {"UML_LAB_KERNELS": "/var/cache/uml-lab-kernels"}, {}:  # root's, the user's own
         told = subprocess.run([KERNELS, "--list"], capture_output=True, text=True, env=os.environ | place).stdout
         for line in told.splitlines():
@@ -174,8 +175,8 @@ def host_netplug(contest):
 def host_netplug_vhost(contest):
     with_host_server(contest)
     path = contest.path("sock")
-    contest.start("uml-netplug", "--slirp", "--host", "--vhost-user", "--mtu", str(SLIRP_MTU), "--socket", path)
-    return contest.guest(f"virtio_uml.device={contest.wait_for(path)}:1", MTU=SLIRP_MTU, **HOST)
+    contest.start("uml-netplug", "--slirp", "--host", "--vhost-user", "--mtu", str(VIRTIO_MTU), "--socket", path)
+    return contest.guest(f"virtio_uml.device={contest.wait_for(path)}:1", **HOST)
 
 
 def host_slirp4netns(contest):
@@ -193,7 +194,7 @@ def host_legacy(contest):
 def passt():
     """One that speaks vhost-user, beside a kernel that tests/kernels fetched; Debian 12's own is older."""
     for path, modules in uml_kernels().values():
-        if modules and os.access(f"{os.path.dirname(path)}/passt", os.X_OK):
+        if path and modules and os.access(f"{os.path.dirname(path)}/passt", os.X_OK):
             return f"{os.path.dirname(path)}/passt"
     return None
 
@@ -246,22 +247,23 @@ def guests_daemon(contest):
 
 def tables():
     """(title, kernel, contenders: the first is the one that the others are measured by)."""
-    vhost = "vhost-user" in subprocess.run(["uml-netplug", "--help"], capture_output=True, text=True).stdout
     yield "guest and host", "6.1", [
+        (f"uml-netplug vhost-user {VIRTIO_MTU}", host_netplug_vhost, True),
         (f"uml-netplug bess {SLIRP_MTU}", host_netplug, True),
         (f"slirp4netns bess {SLIRP_MTU}", host_slirp4netns, shutil.which("slirp4netns")),
         ("legacy slirp 1500", host_legacy, shutil.which("slirp-fullbolt"))]
     yield "guest and host", "7.2", [
-        (f"uml-netplug vhost-user {SLIRP_MTU}", host_netplug_vhost, vhost),
+        (f"uml-netplug vhost-user {VIRTIO_MTU}", host_netplug_vhost, True),
         (f"uml-netplug bess {SLIRP_MTU}", host_netplug, True),
         (f"slirp4netns bess {SLIRP_MTU}", host_slirp4netns, shutil.which("slirp4netns")),
         (f"passt vhost-user {PASST_MTU}", host_passt, passt())]
     yield "guest and guest", "6.1", [
+        ("uml-netplug vhost-user 1500", guests_netplug_vhost, True),
         ("uml-netplug bess 1500", guests_netplug, True),
         ("kernel vde 1500", guests_vde, True),
         ("kernel daemon 1500", guests_daemon, True)]
     yield "guest and guest", "7.2", [
-        ("uml-netplug vhost-user 1500", guests_netplug_vhost, vhost),
+        ("uml-netplug vhost-user 1500", guests_netplug_vhost, True),
         ("uml-netplug bess 1500", guests_netplug, True)]
 
 
