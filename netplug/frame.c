@@ -23,7 +23,9 @@
 #include <netinet/ip6.h>
 #include <netinet/udp.h>
 
+#include "netplug/bytes.h"
 #include "netplug/netplug_internal.h"
+#include "netplug/offload.h"
 
 #define IPV4_HEADER 20
 #define UDP_HEADER 8
@@ -31,17 +33,6 @@
 #define ICMP_HEADER 8
 #define IPV4_MAX 65535
 #define DEFAULT_TTL 64
-
-static uint16_t get16(const uint8_t *p)
-{
-	return (uint16_t)(p[0] << 8 | p[1]);
-}
-
-static void put16(uint8_t *p, uint16_t v)
-{
-	p[0] = (uint8_t)(v >> 8);
-	p[1] = (uint8_t)v;
-}
 
 /* A whole UDP datagram: notes its ends. `length` is that of header and payload. */
 static void inspect_udp(const uint8_t *udp, size_t length, struct frame_info *info)
@@ -142,36 +133,22 @@ enum frame_verdict frame_inspect(const uint8_t *frame, size_t length, struct fra
 	}
 }
 
-/* One's complement sum of big-endian words (RFC 1071), not yet folded. */
-static uint32_t add_words(uint32_t sum, const uint8_t *data, size_t length)
-{
-	for (; length >= 2; data += 2, length -= 2)
-		sum += get16(data);
-	return length ? sum + (uint32_t)(data[0] << 8) : sum;
-}
-
-static uint16_t fold(uint32_t sum)
-{
-	while (sum >> 16)
-		sum = (sum & 0xffff) + (sum >> 16);
-	return (uint16_t)~sum;
-}
-
 /* UDP header over the IPv4 pseudo-header (RFC 768). */
 static void write_udp(uint8_t *udp, const struct frame_datagram *d)
 {
-	uint16_t length = (uint16_t)(UDP_HEADER + d->payload_length), sum;
-	uint32_t s = IPPROTO_UDP + length;
+	uint16_t length = (uint16_t)(UDP_HEADER + d->payload_length);
+	uint8_t pseudo[4] = { 0, IPPROTO_UDP };
+	uint64_t sum;
 
+	put16(pseudo + 2, length);
 	put16(udp, d->source_port);
 	put16(udp + 2, d->destination_port);
 	put16(udp + 4, length);
 	put16(udp + 6, 0);
 	memcpy(udp + UDP_HEADER, d->payload, d->payload_length);
-	s = add_words(s, (const uint8_t *)&d->source, 4);
-	s = add_words(s, (const uint8_t *)&d->destination, 4);
-	sum = fold(add_words(s, udp, length));
-	put16(udp + 6, sum ? sum : 0xffff);
+	sum = offload_sum(pseudo, sizeof(pseudo)) + offload_sum(&d->source, 4) + offload_sum(&d->destination, 4) +
+	      offload_sum(udp, length);
+	offload_put_sum(udp + 6, sum);
 }
 
 /* IPv4 header of a piece that starts `offset` bytes into the datagram. */
@@ -186,7 +163,7 @@ static void write_ipv4(uint8_t *ip, const struct frame_datagram *d, size_t offse
 	ip[9] = IPPROTO_UDP;
 	memcpy(ip + 12, &d->source, 4);
 	memcpy(ip + 16, &d->destination, 4);
-	put16(ip + 10, fold(add_words(0, ip, IPV4_HEADER)));
+	offload_put_sum(ip + 10, offload_sum(ip, IPV4_HEADER));
 }
 
 void frame_build_datagram(const struct frame_datagram *d, size_t mtu,

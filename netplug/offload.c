@@ -14,6 +14,8 @@
 #include <netinet/in.h>
 #include <string.h>
 
+#include "netplug/bytes.h"
+
 #define ETHERNET 14
 #define VLAN	 4
 #define IPV4	 20
@@ -23,28 +25,6 @@
 #define TCP_FIN 0x01
 #define TCP_PSH 0x08
 #define TCP_CWR 0x80
-
-static uint16_t get16(const uint8_t *p)
-{
-	return (uint16_t)(p[0] << 8 | p[1]);
-}
-
-static void put16(uint8_t *p, uint16_t v)
-{
-	p[0] = (uint8_t)(v >> 8);
-	p[1] = (uint8_t)v;
-}
-
-static uint32_t get32(const uint8_t *p)
-{
-	return (uint32_t)get16(p) << 16 | get16(p + 2);
-}
-
-static void put32(uint8_t *p, uint32_t v)
-{
-	put16(p, (uint16_t)(v >> 16));
-	put16(p + 2, (uint16_t)v);
-}
 
 uint64_t offload_sum(const void *data, size_t length)
 {
@@ -78,24 +58,20 @@ uint16_t offload_fold(uint64_t sum)
 	return (uint16_t)sum;
 }
 
-/* A sum as a checksum. */
-static void put_sum(uint8_t *at, uint64_t sum)
+void offload_put_sum(uint8_t *at, uint64_t sum)
 {
 	uint16_t v = (uint16_t)~offload_fold(sum);
 
+	if (v == 0)
+		v = 0xffff;
 	memcpy(at, &v, 2);
 }
 
 bool offload_complete(uint8_t *frame, size_t length, size_t start, size_t offset)
 {
-	uint16_t v;
-
 	if (start > length || offset + 2 > length - start)
 		return false;
-	v = (uint16_t)~offload_fold(offload_sum(frame + start, length - start));
-	if (v == 0)
-		v = 0xffff;	/* the same number, and UDP's 0 means none (RFC 768) */
-	memcpy(frame + start + offset, &v, 2);
+	offload_put_sum(frame + start + offset, offload_sum(frame + start, length - start));
 	return true;
 }
 
@@ -177,7 +153,7 @@ void offload_set_length(uint8_t *frame, const struct offload_tcp *t, size_t pack
 	}
 	put16(ip + 2, (uint16_t)packet);
 	put16(ip + 10, 0);
-	put_sum(ip + 10, offload_sum(ip, t->tcp - t->ip));
+	offload_put_sum(ip + 10, offload_sum(ip, t->tcp - t->ip));
 }
 
 void offload_cut(const uint8_t *frame, const struct offload_tcp *t, size_t mss,
@@ -201,7 +177,7 @@ void offload_cut(const uint8_t *frame, const struct offload_tcp *t, size_t mss,
 		put32(tcp + 4, sequence + (uint32_t)at);
 		tcp[13] = (uint8_t)(flags & ~((at + n < payload ? TCP_FIN | TCP_PSH : 0) | (at ? TCP_CWR : 0)));
 		put16(tcp + 16, 0);
-		put_sum(tcp + 16, offload_pseudo(piece, t, header - t->tcp + n) +
+		offload_put_sum(tcp + 16, offload_pseudo(piece, t, header - t->tcp + n) +
 					  offload_sum(tcp, header - t->tcp + n));
 		fn(arg, piece, header + n);
 		at += n;

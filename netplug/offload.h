@@ -18,6 +18,9 @@ uint64_t offload_sum(const void *data, size_t length);
 /* Folds it to 16 bits, still in memory order. */
 uint16_t offload_fold(uint64_t sum);
 
+/* Writes a sum as a checksum: never 0, for which 0xffff stands, since UDP's 0 means that there is none (RFC 768). */
+void offload_put_sum(uint8_t *at, uint64_t sum);
+
 /*
  * Completes a checksum of which the sender has done the pseudo-header: over all from `start` on, into the two bytes at
  * start + offset (virtio 1.2, 5.1.6.2). false: they lie outside.
