@@ -6,17 +6,7 @@ need python3 curl
 
 mkdir -p "$T/www"
 echo "hello from the host" >"$T/www/index.html"
-cat >"$T/serve.py" <<'END'
-import functools, http.server, sys
-handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[1])
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-print(server.server_port, flush=True)
-server.serve_forever()
-END
-python3 "$T/serve.py" "$T/www" >"$T/port" 2>/dev/null &
-at_exit "kill $!"
-wait_until 10 test -s "$T/port"
-PORT=$(cat "$T/port")
+serve_folder "$T/www"
 
 fetch() { uml-lab exec net/m -- timeout 5 wget -q -O - "http://10.0.2.2:$PORT/"; }
 forwarded() { curl -s -m 5 "http://127.0.0.1:$1/"; }

@@ -10,17 +10,7 @@ mkdir -p "$T/www"
 head -c $SIZE /dev/urandom >"$T/www/big"
 sum_of() { md5sum | cut -c1-32; }
 SUM=$(sum_of <"$T/www/big")
-cat >"$T/serve.py" <<'END'
-import functools, http.server, sys
-handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[1])
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-print(server.server_port, flush=True)
-server.serve_forever()
-END
-python3 "$T/serve.py" "$T/www" >"$T/port" 2>/dev/null &
-at_exit "kill $!"
-wait_until 10 test -s "$T/port"
-PORT=$(cat "$T/port")
+serve_folder "$T/www"
 
 in_guest() { timeout -k 5 60 uml-lab exec "offload/$1" -- sh -c "$2"; }
 plug_of() {

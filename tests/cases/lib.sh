@@ -81,6 +81,20 @@ up() {
 	fail "uml-lab up $* ended with $status"
 }
 
+# serve_folder DIR: a web server on the host's loopback; its port is in $PORT
+serve_folder() {
+	python3 - "$1" >"$T/port" 2>/dev/null <<-'END' &
+	import functools, http.server, sys
+	handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[1])
+	server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+	print(server.server_port, flush=True)
+	server.serve_forever()
+	END
+	at_exit "kill $!"
+	wait_until 10 test -s "$T/port"
+	PORT=$(cat "$T/port")
+}
+
 # The kernels to test with: versions that kernel: in lab.yml takes.
 kernels() {
 	if [ -n "${UML_LAB_TEST_KERNELS:-}" ]; then
