@@ -119,8 +119,14 @@ void cow_temp_drop(struct cow_temp *t)
 
 int cow_temp_inherit(struct cow_temp *t, const struct stat *old, struct error *err)
 {
-	/* root alone can give files away; for others the new file is theirs, which the old folder allowed */
-	if (geteuid() == 0 && fchown(t->fd, old->st_uid, old->st_gid))
+	struct stat new;
+
+	/*
+	 * root alone can give files away; for others the new file is theirs, which the old folder allowed. Not asked for
+	 * needlessly: the disk server may not.
+	 */
+	if (geteuid() == 0 && (fstat(t->fd, &new) || new.st_uid != old->st_uid || new.st_gid != old->st_gid) &&
+	    fchown(t->fd, old->st_uid, old->st_gid))
 		return error_errno(err, errno, "cannot give %s its owner", t->path);
 	if (fchmod(t->fd, old->st_mode & 07777))
 		return error_errno(err, errno, "cannot set the mode of %s", t->path);

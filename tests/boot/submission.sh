@@ -107,6 +107,7 @@ for ms in 10 50 100 150 250; do
 done
 expect 0 as anna uml-lab submit exam -o "$T/anna.sub" --replace
 [ ! -e "$(state anna)/exam/.export" ] || fail "copies of the disks are left"
+same "$(find "$(state anna)/exam/m" -name 'root*.cow' | wc -l)" 1 "layers left by snapshots of submits"
 expect 0 as anna uml-lab snapshot list exam
 says "has no snapshots"
 expect 0 as anna uml-lab exec exam -- cat /root/answer

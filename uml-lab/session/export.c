@@ -63,9 +63,17 @@ static int export_machine(const struct session *s, const struct lab_machine *lm,
 	return 0;
 }
 
+/* That its files could not be merged yet is no failure: the next verb tries again. */
 static int remove_snapshot(struct session *s, struct error *err)
 {
-	return session_find_snapshot(s, SNAPSHOT) ? session_snapshot_remove(s, SNAPSHOT, err) : 0;
+	struct error why = ERROR_INIT;
+
+	if (!session_find_snapshot(s, SNAPSHOT) || session_snapshot_remove(s, SNAPSHOT, &why) == 0)
+		return 0;
+	if (session_reload(s, err) == 0 && !session_find_snapshot(s, SNAPSHOT))
+		return 0;
+	error_copy(err, &why);
+	return -1;
 }
 
 static int export_all(struct session *s, const char *folder, struct error *err)
