@@ -122,7 +122,7 @@ DEPS_BUILD := gcc make pkg-config libc6-dev libyaml-dev libarchive-dev libjansso
 DEPS_BUILD += libacl1-dev libzstd-dev liblzma-dev libbz2-dev liblz4-dev zlib1g-dev
 DEPS_BUILD += libpcap0.8-dev
 DEPS_RUN := user-mode-linux busybox-static e2fsprogs mmdebstrap fakechroot fakeroot vde2 procps libpcap0.8
-DEPS_CHECK := libcunit1-dev patchelf kmod python3 tmux uml-utilities qemu-utils qemu-system-x86 fuse3 curl attr acl \
+DEPS_CHECK := libcunit1-dev git stress-ng patchelf kmod python3 tmux uml-utilities qemu-utils qemu-system-x86 fuse3 curl attr acl \
 	libcap2-bin zstd xz-utils strace wget patch debian-archive-keyring util-linux python3-jsonschema python3-yaml \
 	iproute2 xfsprogs dosfstools btrfs-progs lvm2 mdadm fio tshark binutils
 DEPS_LINT := clang-format shellcheck cppcheck man-db

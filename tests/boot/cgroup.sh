@@ -33,6 +33,9 @@ cat >"$T/in" <<-'END'
 		sh -c 'echo 0 >/c/user/shell/cgroup.procs; exec su student -s /bin/sh -c "/tmp/cg '$what'"' && ls /c/user | grep uml-lab
 	done
 	su student -s /bin/sh -c "/tmp/cg cpu"
+	sh -c 'echo 0 >/c/user/shell/cgroup.procs; exec su student -s /bin/sh -c "/tmp/cg killed; exit 0"'
+	[ -d /c/user/uml-lab-session/machine ] && echo "left by one that was killed"
+	su student -s /bin/sh -c "/tmp/cg sweep" && [ ! -d /c/user/uml-lab-session ] && echo "swept"
 END
 run uml-lab exec c -- sh -s <"$T/in"
 cat "$T/out" "$T/err"
@@ -42,4 +45,6 @@ says "no cgroup is delegated to the user"
 used=$(sed -n 's/^used \([0-9.]*\) of 4 s/\1/p' "$T/out")
 awk -v u="$used" 'BEGIN { exit !(u > 0.1 && u < 1.6) }' || fail "20% of a processor for 4 s, but it used $used s"
 says "forked 7"
+says "left by one that was killed"
+says "swept"
 ! grep -q "^uml-lab-" "$T/out" || fail "a group was left"

@@ -1,6 +1,7 @@
 /*
  * For tests/boot/cgroup.sh: cgroup.c in a machine whose user has a delegated group. "cgroup_guest memory|cpu|forks": makes the group,
- * joins it in a child, and prints what was said and what became of the child.
+ * joins it in a child, and prints what was said and what became of the child. "cgroup_guest killed": dies without removing it, as a
+ * supervisor that is killed; "cgroup_guest sweep": what whoever comes next does about that.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 #include "uml-lab/machine/cgroup.h"
 
 #define MEMORY (16ull << 20)
+#define NOTE   "/tmp/cgroup-note"
 
 static double processor_seconds(void)
 {
@@ -66,11 +68,19 @@ int main(int argc, char **argv)
 
 	if (argc != 2)
 		return 2;
+	if (str_eq(argv[1], "sweep")) {
+		cgroup_sweep(NOTE);
+		return access(NOTE, F_OK) == 0;
+	}
 	cgroup_make(&group, "session", "machine", &limits, said, sizeof(said));
 	printf("%s\n", said);
 	fflush(stdout);
 	if (!group.folder)
 		return 3;
+	if (str_eq(argv[1], "killed")) {
+		cgroup_note(&group, NOTE);
+		kill(getpid(), SIGKILL);
+	}
 	pid = fork();
 	if (pid == 0) {
 		setsid();

@@ -25,6 +25,8 @@
 
 #define CPU_PERIOD_US	 100000
 #define LINE_MAX_LENGTH	 4096
+#define SWEEP_TRIES	 20
+#define SWEEP_US	 10000
 
 static int write_value(const char *folder, const char *name, const char *value)
 {
@@ -202,4 +204,27 @@ void cgroup_remove(struct cgroup *group)
 		rmdir(group->session); /* EBUSY: another machine of the session */
 	free(steal_ptr(&group->folder));
 	free(steal_ptr(&group->session));
+}
+
+void cgroup_note(const struct cgroup *group, const char *file)
+{
+	if (group->folder)
+		file_replace(file, group->folder, strlen(group->folder), 0600, NULL);
+}
+
+void cgroup_sweep(const char *file)
+{
+	cleanup_free char *folder = NULL;
+	char *slash;
+
+	if (file_read_all(file, LINE_MAX_LENGTH, &folder, NULL, NULL) < 0)
+		return;
+	/* The last of its processes may be ending just now. */
+	for (int i = 0; i < SWEEP_TRIES && rmdir(folder) < 0 && errno == EBUSY; i++)
+		usleep(SWEEP_US);
+	slash = strrchr(folder, '/');
+	if (slash)
+		*slash = '\0';
+	rmdir(folder); /* EBUSY: another machine of the session */
+	unlink(file);
 }

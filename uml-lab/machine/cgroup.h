@@ -32,4 +32,11 @@ int cgroup_join(const struct cgroup *group);
 /* Removes the groups when nobody is in them any more, and forgets them. */
 void cgroup_remove(struct cgroup *group);
 
+/*
+ * Writes into a file where the machine's group is, for cgroup_sweep(), which removes what a supervisor that was killed left, and the
+ * file. Neither fails: a group left behind is empty, and the next start takes it over.
+ */
+void cgroup_note(const struct cgroup *group, const char *file);
+void cgroup_sweep(const char *file);
+
 #endif

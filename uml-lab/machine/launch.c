@@ -94,11 +94,14 @@ static void on_sandbox(void *arg, int fd, uint32_t events)
 void launch_cleanup(struct supervisor *sv)
 {
 	cleanup_free char *uml = guest_path(sv->spec, SANDBOX_WRITABLE, NULL);
+	cleanup_free char *note = file_join(NULL, sv->spec->runtime, GROUP_FILE);
 
 	loop_remove_fd(sv->sandbox_source);
 	sv->sandbox_source = NULL;
 	sandbox_kill(&sv->sandbox);
 	cgroup_remove(&sv->group);
+	if (note)
+		unlink(note); /* cgroup.h: nothing is left to be swept */
 	boot_end(sv);
 	still_end(sv);
 	relay_detach(sv, "the machine ended");
@@ -187,9 +190,12 @@ static int limit(struct supervisor *sv, char *said, size_t size)
 	const struct cgroup_limits limits = {.memory = sandbox_memory(spec->memory),
 					     .processes = sandbox_processes(spec->memory),
 					     .cpu_percent = spec->cpu_percent};
+	cleanup_free char *note = file_join(NULL, spec->runtime, GROUP_FILE);
 	char text[200];
 
 	cgroup_make(&sv->group, spec->session, spec->name, &limits, text, sizeof(text));
+	if (note)
+		cgroup_note(&sv->group, note);
 	if (!spec->cpu_percent || (sv->group.folder && strstr(text, ", cpu "))) {
 		snprintf(said, size, "%s", text);
 		return 0;

@@ -347,10 +347,12 @@ static int lock_runtime(const char *runtime, struct error *err)
 /* All that a supervisor ever makes in a runtime folder. */
 static void sweep_runtime(int runtime, const char *path)
 {
-	cleanup_free char *guest = file_join(NULL, path, GUEST_FOLDER);
+	cleanup_free char *guest = file_join(NULL, path, GUEST_FOLDER), *group = file_join(NULL, path, GROUP_FILE);
 
 	if (guest)
 		file_remove_tree(guest, NULL);
+	if (group)
+		cgroup_sweep(group);
 	spool_clear(runtime);
 	unlinkat(runtime, "control", 0);
 }

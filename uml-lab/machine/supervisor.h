@@ -40,6 +40,7 @@
  * its own (uml/m/mconsole). The control socket and the spool lie outside of it.
  */
 #define GUEST_FOLDER "guest"
+#define GROUP_FILE "cgroup" /* in the runtime folder: where the machine's control group is (cgroup_note()) */
 /* RUNTIME/guest/NAME, malloc'ed; NULL + err. */
 char *guest_path(const struct machine_spec *spec, const char *name, struct error *err);
 
