@@ -63,12 +63,19 @@ struct handle {
 	uint64_t position;
 };
 
+struct lock_range {
+	uint64_t start, end; /* both included */
+	bool write;
+};
+
 /* A descriptor for one owner's locks on a file (locks.c). */
 struct lock_holder {
 	struct lock_holder *next; /* of the node */
 	uint64_t owner;
 	bool flock; /* locks of flock(2), else of fcntl(2): the two know nothing of each other */
 	int fd;
+	struct lock_range *ranges; /* of fcntl(2): what it has, for finding deadlocks */
+	size_t range_count;
 };
 
 /* A request for a lock that somebody else has. */

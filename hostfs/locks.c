@@ -8,6 +8,8 @@
  *
  * A lock that has to be waited for is tried again every WAIT_TICK_MS (the device's timer); other requests go on. virtiofs does not
  * tell of signals to those who wait (fs/fuse/virtio_fs.c, "TODO interrupts"), so they wait for LOCK_WAIT_MS at most: EDEADLK then.
+ * Owners of one guest who wait for each other in a circle get it at once (fcntl only, as the kernel's own): for that we keep
+ * account of what each has. A circle through another machine or the host is not seen.
  *
  * Locks of a process that dies, ours, are gone: files are unlocked, and the guest is not told (as with NFS servers).
  */
@@ -23,6 +25,7 @@
 #include "uml-lab/base/loop.h"
 
 #define HOLDERS_MAX  4096   /* descriptors for locks, of a share */
+#define RANGES_MAX   4096   /* of one holder */
 #define LOCK_WAIT_MS 300000 /* nobody can be killed meanwhile */
 
 /* ---- holders ---- */
@@ -43,6 +46,7 @@ static void drop(struct hostfs *fs, struct lock_holder **p)
 
 	*p = holder->next;
 	close(holder->fd);
+	free(holder->ranges);
 	free(holder);
 	fs->holder_count--;
 }
@@ -61,14 +65,15 @@ void locks_drop_all(struct hostfs *fs, struct node *node)
 		drop(fs, &node->holders);
 }
 
-/* The holder's descriptor, made if there is none. -errno. */
-static int hold(struct hostfs *fs, struct node *node, uint64_t owner, bool flock)
+/* The holder, made if there is none. 0 or -errno. */
+static int hold(struct hostfs *fs, struct node *node, uint64_t owner, bool flock, struct lock_holder **out)
 {
 	struct lock_holder **p = find(node, owner, flock), *holder;
 	int fd;
 
+	*out = *p;
 	if (*p)
-		return (*p)->fd;
+		return 0;
 	if (fs->holder_count >= HOLDERS_MAX)
 		return -ENOLCK;
 	if (!node->handles) /* nothing would ever drop it */
@@ -81,9 +86,85 @@ static int hold(struct hostfs *fs, struct node *node, uint64_t owner, bool flock
 		return fd < 0 ? fd : -ENOLCK;
 	}
 	*holder = (struct lock_holder){.owner = owner, .flock = flock, .fd = fd};
-	*p = holder;
+	*out = *p = holder;
 	fs->holder_count++;
-	return fd;
+	return 0;
+}
+
+/* ---- what they have ---- */
+
+/* Room for what a change of one range may make of the others. 0 or -ENOLCK. */
+static int make_room(struct lock_holder *holder)
+{
+	struct lock_range *ranges;
+
+	if (holder->range_count >= RANGES_MAX)
+		return -ENOLCK;
+	ranges = reallocarray(holder->ranges, holder->range_count + 2, sizeof(*ranges));
+	if (!ranges)
+		return -ENOLCK;
+	holder->ranges = ranges;
+	return 0;
+}
+
+/* A range was locked or unlocked: it is cut out of the others, and joined to its like. After make_room(). */
+static void note_range(struct lock_holder *holder, const struct fuse_file_lock *lk)
+{
+	struct lock_range fresh = {lk->start, lk->end, lk->type == F_WRLCK}, split = {0};
+	size_t kept = 0;
+
+	for (size_t i = 0; i < holder->range_count; i++) {
+		struct lock_range r = holder->ranges[i];
+
+		if (lk->type != F_UNLCK && r.write == fresh.write && r.end + 1 >= fresh.start && r.start <= fresh.end + 1) {
+			fresh.start = r.start < fresh.start ? r.start : fresh.start;
+			fresh.end = r.end > fresh.end ? r.end : fresh.end;
+		} else if (r.end < lk->start || r.start > lk->end) {
+			holder->ranges[kept++] = r;
+		} else if (r.start < lk->start) { /* at most one reaches over both ends: there is room for its second half */
+			holder->ranges[kept++] = (struct lock_range){r.start, lk->start - 1, r.write};
+			if (r.end > lk->end)
+				split = (struct lock_range){lk->end + 1, r.end, r.write};
+		} else if (r.end > lk->end) {
+			holder->ranges[kept++] = (struct lock_range){lk->end + 1, r.end, r.write};
+		}
+	}
+	if (split.end)
+		holder->ranges[kept++] = split;
+	if (lk->type != F_UNLCK)
+		holder->ranges[kept++] = fresh;
+	holder->range_count = kept;
+}
+
+static bool is_in_the_way(const struct lock_holder *holder, const struct fuse_lk_in *in)
+{
+	if (holder->flock || holder->owner == in->owner)
+		return false;
+	for (size_t i = 0; i < holder->range_count; i++)
+		if (holder->ranges[i].start <= in->lk.end && in->lk.start <= holder->ranges[i].end &&
+		    (holder->ranges[i].write || in->lk.type == F_WRLCK))
+			return true;
+	return false;
+}
+
+/* Whether somebody who is in the way of a lock waits, himself or by others, for the owner. */
+static bool leads_to(struct hostfs *fs, struct node *node, const struct fuse_lk_in *in, uint64_t owner, int depth)
+{
+	for (const struct lock_holder *h = node->holders; h && depth <= HOSTFS_WAITS_MAX; h = h->next) {
+		if (!is_in_the_way(h, in))
+			continue;
+		if (h->owner == owner)
+			return true;
+		for (int i = 0; i < HOSTFS_WAITS_MAX; i++) {
+			const struct lock_wait *w = &fs->waits[i];
+			struct node *other = w->used ? node_get(fs, w->in.nodeid) : NULL;
+
+			if (other && w->lock.owner == h->owner && !(w->lock.lk_flags & FUSE_LK_FLOCK) &&
+			    leads_to(fs, other, &w->lock, owner, depth + 1))
+				return true;
+		}
+	}
+	return false;
 }
 
 /* ---- locks ---- */
@@ -104,8 +185,9 @@ static int to_range(const struct fuse_file_lock *lk, struct flock *range)
 static int set_lock(struct hostfs *fs, struct node *node, const struct fuse_lk_in *in)
 {
 	bool is_flock = in->lk_flags & FUSE_LK_FLOCK;
+	struct lock_holder *holder;
 	struct flock range;
-	int fd, result = to_range(&in->lk, &range);
+	int result = to_range(&in->lk, &range);
 
 	if (result < 0)
 		return result;
@@ -113,17 +195,21 @@ static int set_lock(struct hostfs *fs, struct node *node, const struct fuse_lk_i
 		return -EBADF;
 	if (in->lk.type == F_UNLCK && !*find(node, in->owner, is_flock))
 		return 0;
-	fd = hold(fs, node, in->owner, is_flock);
-	if (fd < 0)
-		return fd;
+	result = hold(fs, node, in->owner, is_flock, &holder);
+	if (result == 0 && !is_flock)
+		result = make_room(holder);
+	if (result < 0)
+		return result;
 	if (is_flock)
-		result = flock(fd, LOCK_NB | (in->lk.type == F_UNLCK ? LOCK_UN : in->lk.type == F_RDLCK ? LOCK_SH : LOCK_EX));
+		result = flock(holder->fd, LOCK_NB | (in->lk.type == F_UNLCK ? LOCK_UN : in->lk.type == F_RDLCK ? LOCK_SH : LOCK_EX));
 	else
-		result = fcntl(fd, F_OFD_SETLK, &range);
-	if (result == 0 && in->lk.type == F_UNLCK && in->lk.start == 0 && in->lk.end == INT64_MAX)
-		locks_drop(fs, node, in->owner, is_flock);
+		result = fcntl(holder->fd, F_OFD_SETLK, &range);
 	if (result < 0)
 		return errno == EACCES || errno == EWOULDBLOCK ? -EAGAIN : -errno;
+	if (!is_flock)
+		note_range(holder, &in->lk);
+	if (in->lk.type == F_UNLCK && in->lk.start == 0 && in->lk.end == INT64_MAX)
+		locks_drop(fs, node, in->owner, is_flock);
 	return 0;
 }
 
@@ -131,17 +217,18 @@ int op_getlk(struct request *rq)
 {
 	const struct fuse_lk_in *in = ARGS(rq, fuse_lk_in);
 	struct fuse_lk_out out = {.lk = {.type = F_UNLCK}};
+	struct lock_holder *holder;
 	struct flock range;
-	int fd, result = to_range(&in->lk, &range);
+	int result = to_range(&in->lk, &range);
 
 	if (result < 0)
 		return result;
 	if (!rq->node->source || !S_ISREG(rq->node->mode))
 		return -EBADF;
-	fd = hold(rq->fs, rq->node, in->owner, false);
-	if (fd < 0)
-		return fd;
-	if (fcntl(fd, F_OFD_GETLK, &range) < 0)
+	result = hold(rq->fs, rq->node, in->owner, false, &holder);
+	if (result < 0)
+		return result;
+	if (fcntl(holder->fd, F_OFD_GETLK, &range) < 0)
 		return -errno;
 	if (range.l_type != F_UNLCK)
 		out.lk = (struct fuse_file_lock){.type = (uint32_t)range.l_type,
@@ -168,17 +255,20 @@ int op_flush(struct request *rq)
 
 int op_setlkw(struct request *rq)
 {
+	const struct fuse_lk_in *in = ARGS(rq, fuse_lk_in);
 	int result = op_setlk(rq);
 
 	if (result != -EAGAIN)
 		return result;
+	if (!(in->lk_flags & FUSE_LK_FLOCK) && leads_to(rq->fs, rq->node, in, in->owner, 0))
+		return -EDEADLK;
 	for (int i = 0; rq->fs->may_wait && i < HOSTFS_WAITS_MAX; i++) {
 		struct lock_wait *w = &rq->fs->waits[i];
 
 		if (w->used)
 			continue;
 		*w = (struct lock_wait){
-			.used = true, .in = rq->in, .lock = *ARGS(rq, fuse_lk_in), .until_ms = loop_now_ms() + LOCK_WAIT_MS};
+			.used = true, .in = rq->in, .lock = *in, .until_ms = loop_now_ms() + LOCK_WAIT_MS};
 		rq->fs->waits_last = i;
 		return WAITS;
 	}

@@ -1,6 +1,7 @@
 /*
  * lock FILE fcntl|flock read|write try|wait|ask [START LENGTH]: takes a lock, says "have", and keeps it until FILE.release is there,
  * if it was to be tried or waited for; else says what became of it. "ask": who has it (fcntl, F_GETLK).
+ * lock FILE circle: two processes, each of which has what the other waits for; what became of both, the first one's first.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -9,17 +10,56 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/wait.h>
 #include <unistd.h>
+
+/* Waits for a byte's lock. */
+static int wait_for(const char *file, long byte)
+{
+	static int fd = -1;
+	struct flock lock = {.l_type = F_WRLCK, .l_start = byte, .l_len = 1};
+
+	if (fd < 0)
+		fd = open(file, O_RDWR | O_CREAT, 0666);
+	return fcntl(fd, F_SETLKW, &lock) < 0 ? errno : 0;
+}
+
+static int circle(const char *file)
+{
+	int ready[2], result, status;
+	char byte;
+	pid_t pid;
+
+	if (pipe(ready) < 0 || wait_for(file, 1) || (pid = fork()) < 0)
+		return 2;
+	if (pid == 0) {
+		wait_for(file, 0);
+		if (write(ready[1], "x", 1) != 1)
+			_exit(2);
+		_exit(wait_for(file, 1) == EDEADLK);
+	}
+	if (read(ready[0], &byte, 1) != 1)
+		return 2;
+	result = wait_for(file, 0);
+	printf("%s ", result ? strerrorname_np(result) : "have");
+	fflush(stdout);
+	close(open(file, O_RDONLY)); /* unlocks all that this process has (fcntl(2)) */
+	waitpid(pid, &status, 0);
+	printf("%s\n", status ? "EDEADLK" : "have");
+	return 0;
+}
 
 int main(int argc, char **argv)
 {
 	int fd = argc > 4 ? open(argv[1], O_RDWR | O_CREAT, 0666) : -1, result;
-	int is_read = fd >= 0 && !strcmp(argv[3], "read");
+	int is_read = argc > 4 && !strcmp(argv[3], "read");
 	struct flock lock = {.l_type = is_read ? F_RDLCK : F_WRLCK,
 			     .l_start = argc > 5 ? atol(argv[5]) : 0,
 			     .l_len = argc > 6 ? atol(argv[6]) : 0};
 	char release[4096];
 
+	if (argc == 3 && !strcmp(argv[2], "circle"))
+		return circle(argv[1]);
 	if (fd < 0)
 		return 2;
 	if (!strcmp(argv[4], "ask")) {

@@ -73,6 +73,9 @@ try_fcntl() {
 	wait
 	gives have host_lock fcntl write try
 	gives have host_lock flock write try
+	# Whoever asks last is told.
+	expect 0 uml-lab exec --timeout 20s l/a -- /mnt/work/lock /mnt/work/f circle
+	grep -qx "EDEADLK have\|have EDEADLK" "$T/out" || fail "a circle: $(cat "$T/out")"
 }
 
 # uml-hostfs killed while somebody waits in it: he is told, and all goes on, with those who wait later too.

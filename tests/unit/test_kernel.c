@@ -46,7 +46,8 @@ static int answer_main(const char *self)
 	if (sscanf(text, "spy %199s %199s", path, answer) == 2)
 		snprintf(text, sizeof(text), "%s", open(path, O_RDONLY) >= 0 ? "66.6.6" : answer);
 	puts(text);
-	return 0;
+	fflush(stdout);
+	_exit(0); /* a sanitizer's work at exit needs more than a sandbox has */
 }
 
 /* FOLDER/NAME/linux.uml that answers --version so; modules beside it when wanted. */
