@@ -26,7 +26,7 @@
 
 #define HOLDERS_MAX  4096   /* descriptors for locks, of a share */
 #define RANGES_MAX   4096   /* of one holder */
-#define LOCK_WAIT_MS 300000 /* nobody can be killed meanwhile */
+#define LOCK_WAIT_MS 30000  /* nobody can be killed meanwhile */
 
 /* ---- holders ---- */
 

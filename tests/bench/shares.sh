@@ -30,9 +30,12 @@ cat >"$D/init" <<END
 #!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /hostfs /share
 /bin/busybox mount -t proc none /proc
+/bin/busybox insmod /fuse.ko
 /bin/busybox insmod /virtiofs.ko
-/bin/busybox mount -t hostfs none /hostfs -o $D/plain
-/bin/busybox mount -t virtiofs work /share
+# Without them the folders would be the guest's memory, and fast.
+/bin/busybox mount -t hostfs none /hostfs -o $D/plain || /bin/busybox poweroff -f
+# (Not "work": busybox takes the name of a file that is there for an image.)
+/bin/busybox mount -t virtiofs shared /share || /bin/busybox poweroff -f
 i=0
 while [ \$i -lt $ROUNDS ]; do
 	for at in hostfs share; do
@@ -55,15 +58,15 @@ module() {
 for kernel in "${kernels[@]}"; do
 	release=$("$kernel" --version)
 	"$here/../initramfs" "$D/initrd" init="$D/init" work="$D/work" bin/busybox="$(command -v busybox)" \
-		virtiofs.ko="$(module "$kernel" virtiofs)"
-	uml-hostfs --share "work=$D/shared,rw" --listen "$D/sockets" >/dev/null 2>"$D/server.log" &
+		fuse.ko="$(module "$kernel" fuse)" virtiofs.ko="$(module "$kernel" virtiofs)"
+	uml-hostfs --share "shared=$D/shared,rw" --listen "$D/sockets" >/dev/null 2>"$D/server.log" &
 	server=$!
 	for ((i = 0; i < 100; i++)); do
-		[ ! -S "$D/sockets/work" ] || break
+		[ ! -S "$D/sockets/shared" ] || break
 		sleep 0.05
 	done
 	(cd "$D" && timeout -k 5 900 "$kernel" mem=768M initrd=initrd uml_dir="$D" con=null con0=null,fd:1 ssl=null quiet \
-		"virtio_uml.device=sockets/work:26" </dev/null 2>&1 | cat >out) || true
+		"virtio_uml.device=sockets/shared:26" </dev/null 2>&1 | cat >out) || true
 	kill "$server" 2>/dev/null || true
 	wait "$server" 2>/dev/null || true
 	server=
