@@ -22,8 +22,8 @@ static const struct message_type *find_type(const struct message_protocol *proto
 	return NULL;
 }
 
-int message_send(int control, const struct message_protocol *protocol, uint16_t type, uint32_t sequence, const void *payload,
-		 int fd, struct error *err)
+int message_send(int control, const struct message_protocol *protocol, uint16_t type, uint32_t sequence,
+		 const void *payload, int fd, struct error *err)
 {
 	const struct message_type *t = find_type(protocol, type);
 	struct message_header header = {
@@ -121,8 +121,8 @@ static bool has_ended(int fd)
 	return poll(&p, 1, 0) > 0 && p.revents & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL);
 }
 
-int message_receive(int control, const struct message_protocol *protocol, void *message, size_t size, int *fd, bool *answerable,
-		    struct error *err)
+int message_receive(int control, const struct message_protocol *protocol, void *message, size_t size, int *fd,
+		    bool *answerable, struct error *err)
 {
 	const struct message_header *header = message;
 	union {

@@ -1,7 +1,7 @@
 /*
- * Messages between a supervisor and its daemons over a SOCK_SEQPACKET socketpair: one packet each, a header and a payload whose
- * size goes with its type, in host byte order. A protocol is a table of types; a message that fails any check against it never reaches its
- * handler.
+ * Messages between a supervisor and its daemons over a SOCK_SEQPACKET socketpair: one packet each, a
+ * header and a payload whose size goes with its type, in host byte order. A protocol is a table of
+ * types; a message that fails any check against it never reaches its handler.
  */
 #ifndef UML_LAB_BASE_MESSAGE_H
 #define UML_LAB_BASE_MESSAGE_H
@@ -43,18 +43,20 @@ struct message_protocol {
 };
 
 /*
- * Sends a message; payload has the size that goes with the type (NULL where that is 0), fd is -1 for none and stays the caller's. 0, or
- * -1 + err: the peer is gone, or does not read although the socket is full. Never blocks, raises no SIGPIPE.
+ * Sends a message; payload has the size that goes with the type (NULL where that is 0), fd is -1 for
+ * none and stays the caller's. 0, or -1 + err: the peer is gone, or does not read although the socket
+ * is full. Never blocks, raises no SIGPIPE.
  */
-int message_send(int control, const struct message_protocol *protocol, uint16_t type, uint32_t sequence, const void *payload,
-		 int fd, struct error *err);
+int message_send(int control, const struct message_protocol *protocol, uint16_t type, uint32_t sequence,
+		 const void *payload, int fd, struct error *err);
 
 /*
- * Receives a message without blocking: a header and the payload in its place behind it, `size` bytes of room in all. 1: it is there and
- * checked, *fd is its descriptor, the caller's, or -1. 0: nothing there now. -1 + err: ERROR_STATE, the other end is gone; else a
- * damaged message: *answerable tells whether its sequence number could be read. All of *message that was not received is 0.
+ * Receives a message without blocking: a header and the payload right behind it, `size` bytes of room in
+ * all; what was not received is 0. 1: it is there and checked, *fd is its descriptor, the caller's, or
+ * -1. 0: nothing there now. -1 + err: ERROR_STATE, the other end is gone; else a damaged message:
+ * *answerable tells whether its sequence number could be read.
  */
-int message_receive(int control, const struct message_protocol *protocol, void *message, size_t size, int *fd, bool *answerable,
-		    struct error *err);
+int message_receive(int control, const struct message_protocol *protocol, void *message, size_t size, int *fd,
+		    bool *answerable, struct error *err);
 
 #endif

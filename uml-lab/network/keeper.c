@@ -90,8 +90,8 @@ static bool is_kept(const struct keeper *k, const char *name)
 
 static bool is_valid(const struct add_message *m)
 {
-	return m->magic == ADD_MAGIC && m->learning <= 1 && m->ports && m->ports <= PORTS_MAX && m->name[0] != '-' && m->name[0] &&
-	       memchr(m->name, '\0', sizeof(m->name)) &&
+	return m->magic == ADD_MAGIC && m->learning <= 1 && m->ports && m->ports <= PORTS_MAX &&
+	       memchr(m->name, '\0', sizeof(m->name)) && m->name[0] && m->name[0] != '-' &&
 	       strspn(m->name, "abcdefghijklmnopqrstuvwxyz0123456789-") == strlen(m->name);
 }
 
