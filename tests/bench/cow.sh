@@ -64,6 +64,13 @@ floor() {
 	awk -v o="$(median "${times[@]}")" 'BEGIN { printf "%-44s %-5s %10.1f %10s %8s\n", "  read it all", "cold", o / 1000, "-", "-" }'
 }
 
+# freeing FILE: how long the file system takes to free a copy of it, whose unlinking ends commit (with `discard`: long)
+freeing() {
+	local times=() i
+	for ((i = 0; i < ROUNDS; i++)); do timed warm "cp --sparse=always '$1' gone" 'rm gone'; times+=("$TIME"); done
+	awk -v o="$(median "${times[@]}")" 'BEGIN { printf "%-44s %-5s %10.1f %10s %8s\n", "  rm of the overlay", "warm", o / 1000, "-", "-" }'
+}
+
 heading() { printf '%-44s %-5s %10s %10s %8s\n' "$1" cache ours theirs ratio; }
 
 # change FIRST COUNT COW QCOW2: changes runs of 64 KiB, the same in `content` and QCOW2; COW is made of `content` over BELOW
@@ -102,6 +109,10 @@ part_create() {
 		'rm -f n.qcow2' 'qemu-img create -q -f qcow2 -b base -F raw n.qcow2'
 	pair "reset: qemu-img create over it" : 'uml-cow create -f -b base n.cow' \
 		: 'qemu-img create -q -f qcow2 -b base -F raw n.qcow2'
+	pair "reset of a used one: qemu-img create over it" 'cp --sparse=always upper.cow n.cow' 'uml-cow create -f -b base n.cow' \
+		'cp --sparse=always upper.qcow2 n.qcow2' 'qemu-img create -q -f qcow2 -b base -F raw n.qcow2'
+	freeing upper.cow
+	rm -f n.cow n.qcow2
 }
 
 part_flatten() {
@@ -128,6 +139,7 @@ part_commit() {
 	cmp cbase content
 	pair "commit: uml_moo -d, sync" "$cow" 'uml-cow commit c.cow' "$cow" "sh -c 'uml_moo -d c.cow && sync cbase'"
 	floor upper.cow
+	freeing upper.cow
 	rm -f cbase c.cow c.qcow2
 }
 
