@@ -54,6 +54,14 @@ struct cow_header {
  */
 int cow_header_read(int fd, struct cow_header *out, struct error *err);
 
+/*
+ * The same for a file that may be noted to be raw, whatever it begins with: a guest can write a COW header to the first sectors
+ * of a raw disk, and what that names as its backing file would be opened at the next start.
+ */
+int cow_header_of(int fd, const char *path, struct cow_header *out, struct error *err);
+/* Notes that a file is a raw image. To be called before somebody who isn't trusted may write to it. */
+int cow_note_raw(int fd, const char *path, struct error *err);
+
 /* The same for the first n bytes of a file of file_size bytes, in memory. */
 int cow_header_parse(const void *data, size_t n, uint64_t file_size, struct cow_header *out,
 		     struct error *err);

@@ -54,7 +54,7 @@ static int inspect_backing(const char *path, bool digest, struct backing *out, s
 		return error_errno(err, errno, "cannot open the backing file %s", path);
 	if (!S_ISREG(st.st_mode))
 		return error_set(err, ERROR_FAILED, "the backing file %s is not a regular file", path);
-	is_cow = cow_header_read(fd, h, err);
+	is_cow = cow_header_of(fd, path, h, err);
 	if (is_cow < 0)
 		return error_prefix(err, "%s", path);
 	out->size = is_cow ? h->size : (uint64_t)st.st_size;

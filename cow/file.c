@@ -91,11 +91,11 @@ static int attach(struct cow_file *f, enum cow_lock lock, struct error *err)
 	size = lseek(f->fd, 0, SEEK_END);
 	if (size < 0 || fstat(f->fd, &f->stat))
 		return error_errno(err, errno, "cannot read %s", f->path);
-	is_cow = cow_header_read(f->fd, &f->header, err);
+	is_cow = cow_header_of(f->fd, f->path, &f->header, err);
 	if (is_cow < 0)
 		return error_prefix(err, "%s", f->path);
 	if (!is_cow)
-		f->header.size = (uint64_t)size;
+		f->header = (struct cow_header){.size = (uint64_t)size};
 	f->sectors = cow_sectors(f->header.size);
 	if (!is_cow)
 		return 0;

@@ -63,6 +63,7 @@ static int copy_piece(void *arg, struct cow_copier *copier, uint64_t start, uint
 int cow_flatten(struct cow_chain *chain, const char *out, bool replace, bool durable, struct error *err)
 {
 	cleanup_temp struct cow_temp temp = COW_TEMP_INIT;
+	struct cow_header header;
 	struct flatten f = {.chain = chain, .durable = durable};
 
 	if (cow_temp_open(&temp, out, err) || (replace && cow_temp_guard(&temp, chain, err)))
@@ -71,6 +72,9 @@ int cow_flatten(struct cow_chain *chain, const char *out, bool replace, bool dur
 		return error_errno(err, errno, "cannot set the size of %s", out);
 	f.out = temp.fd;
 	if (cow_in_pieces(chain->sectors, copy_piece, &f, err))
+		return -1;
+	/* of a disk whose guest made it look like one of ours */
+	if (cow_header_read(temp.fd, &header, NULL) != 0 && cow_note_raw(temp.fd, out, err))
 		return -1;
 	return cow_temp_publish(&temp, replace, durable, err);
 }

@@ -9,6 +9,7 @@
  *                 bound to inode and birth so that it can't be sent along, and
  *                 of no meaning to anybody but that owner
  * commit          an interrupted commit (commit.c)
+ * format          "raw": a raw image, though it may begin like a COW file
  *
  * Notes of others' files are as untrusted as the files: texts are bounded and
  * parsed by those who use them.
@@ -178,4 +179,20 @@ bool cow_note_is_origin(int fd, const char *path, const char *backing)
 		return false;
 	n = strlen(id);
 	return str_starts(text, id) && text[n] == ' ' && str_eq(text + n + 1, backing);
+}
+
+int cow_note_raw(int fd, const char *path, struct error *err)
+{
+	return cow_note_set(fd, path, "format", "raw", err);
+}
+
+int cow_header_of(int fd, const char *path, struct cow_header *out, struct error *err)
+{
+	char format[COW_NOTE_MAX];
+	int is_cow = cow_header_read(fd, out, err);
+
+	if (is_cow == 0 || cow_note_get(fd, path, "format", format, NULL) != 1 || !str_eq(format, "raw"))
+		return is_cow;
+	error_clear(err);
+	return 0;
 }

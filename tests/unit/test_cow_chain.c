@@ -234,6 +234,41 @@ static void test_forbidden_backing(void)
 	world_leave();
 }
 
+/* Depth of what a file opens as; 0: not at all. */
+static size_t depth_of(const char *path)
+{
+	const struct cow_open_options any = {.any_backing = true};
+	struct cow_chain *chain = cow_chain_open(path, &any, NULL);
+	size_t depth = chain ? cow_chain_depth(chain) : 0;
+
+	cow_chain_close(chain);
+	return depth;
+}
+
+/* A guest with a raw disk makes it look like an overlay over something else. */
+static void test_raw_in_disguise(void)
+{
+	struct cow_chain *chain;
+	int fd;
+
+	enter();
+	forge("disk.img", "base");
+	CU_ASSERT_EQUAL(depth_of("disk.img"), 2);
+	fd = open("disk.img", O_RDWR);
+	OK(cow_note_raw(fd, "disk.img", err));
+	close(fd);
+	CU_ASSERT_EQUAL(depth_of("disk.img"), 1);
+	/* an overlay has it below, and what is made of its content knows it too */
+	OK(cow_create("over.cow", "disk.img", NULL, err));
+	CU_ASSERT_EQUAL(depth_of("over.cow"), 2);
+	chain = cow_chain_open("over.cow", NULL, NULL);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(chain);
+	OK(cow_flatten(chain, "flat.img", false, false, err));
+	cow_chain_close(chain);
+	CU_ASSERT_EQUAL(depth_of("flat.img"), 1);
+	world_leave();
+}
+
 /* The mark that cow_create() leaves is of no use on another file. */
 static void test_copied_mark(void)
 {
@@ -415,6 +450,6 @@ static void test_stray_bits(void)
 
 UNIT_MAIN("cow chain", UNIT_CASE(test_deep), UNIT_CASE(test_moved_backing),
 	  UNIT_CASE(test_renamed_backing_by_digest), UNIT_CASE(test_copied_backing), UNIT_CASE(test_digest),
-	  UNIT_CASE(test_cycle), UNIT_CASE(test_forbidden_backing), UNIT_CASE(test_copied_mark),
+	  UNIT_CASE(test_cycle), UNIT_CASE(test_forbidden_backing), UNIT_CASE(test_raw_in_disguise), UNIT_CASE(test_copied_mark),
 	  UNIT_CASE(test_forged_journal), UNIT_CASE(test_not_regular), UNIT_CASE(test_locks),
 	  UNIT_CASE(test_repairs), UNIT_CASE(test_stray_bits))

@@ -182,7 +182,7 @@ static int read_node(const struct layer_graph *g, struct layer_node *node, struc
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return error_errno(err, errno, "cannot open %s", path);
 	node->allocated = (uint64_t)st.st_blocks * 512;
-	is_cow = cow_header_read(fd, h, err);
+	is_cow = cow_header_of(fd, path, h, err);
 	if (is_cow < 0)
 		return error_prefix(err, "%s", path);
 	node->raw = is_cow == 0;

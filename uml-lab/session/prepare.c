@@ -172,6 +172,10 @@ int session_fresh_extra_disk(const char *path, uint64_t size, struct error *err)
 	if (!temporary)
 		return -1;
 	fd = open(temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd >= 0 && cow_note_raw(fd, path, err) < 0) {
+		unlink(temporary);
+		return -1;
+	}
 	if (fd < 0 || ftruncate(fd, (off_t)size) < 0 || rename(temporary, path) < 0) {
 		error_errno(err, errno, "cannot make disk %s", path);
 		unlink(temporary);
