@@ -26,13 +26,14 @@ struct hostfs_share {
 	bool writable;
 	bool owner_host;     /* shows the host's owners; otherwise files are uid:gid's until the guest says otherwise */
 	uint32_t uid, gid;
+	bool shared_locks;   /* locks hold between guests and the host, which costs each open a request; else within a guest */
 	uint64_t quota;	     /* bytes its files may take, 0: no limit */
 	uint64_t max_file_size; /* bytes, 0: no limit */
 	struct strv hide;    /* patterns of fnmatch(3) for names */
 };
 
 /*
- * Parses "NAME=PATH[,ro|rw][,owner=root|UID:GID|host][,quota=BYTES][,max-file-size=BYTES][,hide=PATTERN]…";
+ * Parses "NAME=PATH[,ro|rw][,locks=local|shared][,owner=root|UID:GID|host][,quota=BYTES][,max-file-size=BYTES][,hide=PATTERN]…";
  * a comma or backslash that is meant stands after a backslash. 0 and *share, which the
  * caller frees; -1 + err, nothing to free.
  */

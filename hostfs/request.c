@@ -117,7 +117,7 @@ static int op_init(struct request *rq)
 	out.max_readahead = in->max_readahead;
 	out.flags = in->flags & WANTED;
 	/* Locks end when files are closed, so these have to be opened and closed here. */
-	if (!rq->fs->tree && rq->fs->sources[0].share->writable && in->flags & FUSE_POSIX_LOCKS)
+	if (!rq->fs->tree && rq->fs->sources[0].share->shared_locks && in->flags & FUSE_POSIX_LOCKS)
 		out.flags = (out.flags & ~FUSE_NO_OPEN_SUPPORT) | (in->flags & (FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS));
 	/* On this host's own mounts permissions are the host's: whoever may reach the folder sees all of it. */
 	if (!rq->fs->tree)

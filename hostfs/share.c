@@ -53,6 +53,10 @@ static int set_option(struct hostfs_share *share, const char *word, struct error
 		share->writable = word[1] == 'w';
 		return 0;
 	}
+	if (str_eq(word, "locks=local") || str_eq(word, "locks=shared")) {
+		share->shared_locks = str_eq(word, "locks=shared");
+		return 0;
+	}
 	if (str_starts(word, "owner="))
 		return set_owner(share, word + strlen("owner="), err);
 	if (str_starts(word, "hide=") && word[strlen("hide=")])
@@ -63,7 +67,7 @@ static int set_option(struct hostfs_share *share, const char *word, struct error
 	    str_to_size(word + strlen("max-file-size="), &share->max_file_size) == 0)
 		return 0;
 	return error_set(err, ERROR_USAGE,
-			 "'%s' is not ro, rw, owner=, quota=BYTES, max-file-size=BYTES or hide=PATTERN", word);
+			 "'%s' is not ro, rw, locks=local, locks=shared, owner=, quota=BYTES, max-file-size=BYTES or hide=PATTERN", word);
 }
 
 /* Names appear in the guest as the tag of a file system and in paths. */
@@ -127,6 +131,8 @@ char *hostfs_share_format(const struct hostfs_share *share, struct error *err)
 	strbuf_printf(&out, "%s=", share->name);
 	put_escaped(&out, share->path);
 	strbuf_printf(&out, ",%s", share->writable ? "rw" : "ro");
+	if (share->shared_locks)
+		strbuf_puts(&out, ",locks=shared");
 	if (share->owner_host)
 		strbuf_puts(&out, ",owner=host");
 	else if (share->uid || share->gid)

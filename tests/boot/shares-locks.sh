@@ -1,4 +1,4 @@
-# Locks on a share (fcntl, flock) hold between two machines and the host; who waits for one holds up nobody else; they end with who
+# Locks on a share with locks: shared (fcntl, flock) hold between two machines and the host; who waits for one holds up nobody else; they end with who
 # has them, in the guest or with uml-hostfs.
 # shellcheck shell=bash source=tests/cases/lib.sh
 . tests/cases/lib.sh
@@ -106,7 +106,7 @@ for kernel in $(kernels); do
 		lab: l
 		base: tiny
 		machines: {a: {memory: 64M, kernel: "$kernel", shares: [work]}, b: {memory: 64M, kernel: "$kernel", shares: [work]}}
-		shares: {work: {path: $T/work, mode: rw}}
+		shares: {work: {path: $T/work, mode: rw, locks: shared}}
 	END
 	up "$T/labs/l"
 	try_kind fcntl

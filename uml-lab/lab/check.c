@@ -413,6 +413,8 @@ static void check_shares(struct loader *loader)
 
 		if (share->quota && !share->writable && !(mode && mode->bad))
 			lab_blame(loader, lab_place(loader, &share->quota), "works only with mode: rw");
+		if (share->shared_locks && !share->writable && !(mode && mode->bad))
+			lab_blame(loader, lab_place(loader, &share->shared_locks), "works only with mode: rw");
 		if (share->max_file_size && !share->writable && !(mode && mode->bad))
 			lab_blame(loader, lab_place(loader, &share->max_file_size), "works only with mode: rw");
 		if (share->mount && !good_mount(share->mount))

@@ -114,6 +114,7 @@ struct lab_share {
 	char *path; /* absolute, ~ and parameters filled in; a writable one outside the lab may be missing yet
 		     */
 	bool writable;  /* mode: rw */
+	bool shared_locks; /* locks: shared */
 	char *owner;    /* "root", "UID:GID", "host" */
 	uint64_t quota; /* bytes, 0: none */
 	uint64_t max_file_size; /* bytes, 0: no limit */

@@ -296,6 +296,13 @@ static const struct field share_fields[] = {
 	 .choices = "ro|rw",
 	 .fallback = "ro",
 	 .help = "Whether machines may only read it, or write too."},
+	{.key = "locks",
+	 .type = &scalar_bool,
+	 .offset = offsetof(struct lab_share, shared_locks),
+	 .choices = "local|shared",
+	 .fallback = "local",
+	 .help = "Whether locks of programs (fcntl, flock) hold within one machine, or between machines and the host too "
+		 "(with mode: rw), which makes small files about half as fast."},
 	{.key = "owner",
 	 .type = &scalar_owner,
 	 .offset = offsetof(struct lab_share, owner),

@@ -21,6 +21,7 @@ static int fill_share(const struct lab_share *in, struct machine_share *out, str
 		.name = in->name,
 		.path = in->path,
 		.writable = in->writable,
+		.shared_locks = in->shared_locks,
 		.quota = in->quota,
 		.max_file_size = in->max_file_size,
 		.hide = in->hide,
