@@ -6,11 +6,7 @@
  * wakes it; there is one timer, which runs out once after a guest's last request: then it lets go of the guest's memory, whose
  * pages would count as ours as long as they are mapped here. The next request maps what it needs again.
  *
- * Waking up takes longer than most requests do, and being woken costs the guest a system call. So while a guest asks its next
- * question soon after each answer, the thread looks at the queue for a while before it sleeps. As KVM's halt polling does, it learns
- * from what would have been: some sleeps in a row that were shorter than LOOK_NS turn looking on, one look in vain, or one that
- * another process interrupted (the host is busy, and whom we keep waiting may be the guest), turns it off and makes that "some"
- * twice as many. An idle disk costs nothing, and the last look of a busy one LOOK_NS.
+ * While a guest asks its next question soon after each answer, the thread looks at the queue before it sleeps (vring_look.h).
  *
  * A guest that breaks the protocol loses its connection, and with it its disk
  * (UML does not reconnect); what it had flushed is safe. When a guest is gone,
@@ -23,16 +19,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "cow/serve_internal.h"
 #include "uml-lab/base/log.h"
 
-#define LOOK_NS	     200000u /* a guest's way from an answer to its next request takes 50 to 150 µs */
-#define PREEMPTED_NS 40000u  /* between two glances at the clock: somebody else ran here */
-#define PATIENCE_MIN 4u      /* short sleeps in a row until looking begins */
-#define PATIENCE_MAX 1024u
-#define FORGIVEN     64u  /* looks with success until patience is halved again */
 #define ROUNDS	     256u /* of requests, before the guest's messages are looked at */
 #define LEAN_AFTER_MS	 10000
 
@@ -124,7 +114,7 @@ static void accept_guest(struct serve_disk *d)
 	if (fd < 0)
 		return; /* it went away again */
 	d->write_back = true;
-	d->look = (struct serve_look){.patience = PATIENCE_MIN};
+	vring_look_reset(&d->look);
 	d->guest = vhost_user_new(fd, &d->device, &err);
 	if (!d->guest) {
 		log_error(&err);
@@ -156,62 +146,17 @@ static void drop_guest(struct serve_disk *d, const struct error *why)
 	flush_all(d);
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
-/* A sleep is over, because the guest asked for something. */
-static void learn_from_sleep(struct serve_look *l)
-{
-	if (now_ns() - l->answered_at >= LOOK_NS)
-		l->short_sleeps = 0;
-	else if (++l->short_sleeps >= l->patience)
-		l->on = true;
-}
-
-/* Looks for requests instead of sleeping. Whether there are any. */
-static bool look(struct serve_look *l, const struct vring_queue *q)
-{
-	uint64_t last = l->answered_at, now = last;
-	bool found = false, preempted = false;
-
-	while (!found && now - l->answered_at < LOOK_NS) {
-		for (int i = 0; i < 16 && !found; i++) {
-			found = vring_waiting(q) > 0;
-			__builtin_ia32_pause();
-		}
-		now = now_ns();
-		preempted |= now - last > PREEMPTED_NS;
-		last = now;
-	}
-	if (found && !preempted) {
-		if (++l->found % FORGIVEN == 0 && l->patience > PATIENCE_MIN)
-			l->patience /= 2;
-		return true;
-	}
-	l->on = false;
-	l->short_sleeps = 0;
-	if (l->patience < PATIENCE_MAX)
-		l->patience *= 2;
-	return found;
-}
-
 /* Requests, until none came for a while, or it has been at it for long. -1 + err: the guest is to be dropped.
  */
 static int serve_queue(struct serve_disk *d, struct vring_queue *q, struct error *err)
 {
-	learn_from_sleep(&d->look);
+	vring_look_woken(&d->look);
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		/* while we look, nobody needs to tell us */
 		vring_want_kicks(q, false);
 		if (serve_blk_run(d->blk, q, err))
 			return -1;
-		d->look.answered_at = now_ns();
-		if (d->look.on && look(&d->look, q))
+		if (vring_look(&d->look, q))
 			continue;
 		vring_want_kicks(q, true);
 		if (vring_waiting(q) == 0) {

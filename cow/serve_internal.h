@@ -17,6 +17,7 @@
 #include "cow/internal.h"
 #include "cow/serve.h"
 #include "uml-lab/base/vhost_user.h"
+#include "uml-lab/base/vring_look.h"
 
 struct serve_quota;
 
@@ -25,13 +26,6 @@ struct serve_counters {
 	atomic_uint_fast64_t connections, requests, batches, read_bytes, written_bytes, discarded_bytes,
 		flushes, errors, quota_refused, size, depth;
 	atomic_bool connected;
-};
-
-/* Whether to look for requests before going to sleep (serve_disk.c). */
-struct serve_look {
-	bool on;
-	unsigned short_sleeps, patience, found; /* in a row; how many turn it on; looks with success */
-	uint64_t answered_at;			/* ns */
 };
 
 struct serve_disk {
@@ -65,7 +59,7 @@ struct serve_disk {
 	struct vhost_user *guest;
 	bool write_back; /* the guest flushes by itself; else each write is durable when it is answered */
 	struct serve_blk *blk;
-	struct serve_look look;
+	struct vring_look look;
 	bool behind; /* requests were left when the queue was served last */
 	bool lean;   /* no request since the guest's memory was let go of */
 };

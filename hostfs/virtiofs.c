@@ -16,7 +16,7 @@
  * the process.
  *
  * The guest is told of answers when no more requests wait, and its kicks are not
- * wanted meanwhile.
+ * wanted meanwhile, nor while the thread looks for the next one (vring_look.h).
  */
 #include <errno.h>
 #include <linux/fuse.h>
@@ -33,9 +33,11 @@
 #include "uml-lab/base/log.h"
 #include "uml-lab/base/loop.h"
 #include "uml-lab/base/vhost_user.h"
+#include "uml-lab/base/vring_look.h"
 
 #define QUEUES	   2 /* FORGET and INTERRUPT have the first, all else the second */
 #define BATCH	   16 /* answers that the guest may have to wait for to be told */
+#define ROUNDS	   256 /* of requests, before the guest's messages are looked at */
 #define STACK_SIZE (512 << 10)
 
 struct hostfs_device {
@@ -55,6 +57,7 @@ struct hostfs_device {
 	struct loop *loop;
 	struct vhost_user *u;
 	struct loop_fd *source, *stop_source, *kicks[QUEUES];
+	struct vring_look look; /* at queue 1 */
 	bool suspect[QUEUES]; /* the next request may have been begun by a process that was killed */
 	struct iovec iov[VRING_CHAIN_MAX];
 };
@@ -178,28 +181,48 @@ static void serve_forgets(struct hostfs_device *d)
 		serve(d, 0);
 }
 
+/* All that wait. 0, or -1 + err: the queue can't be read. */
+static int serve_waiting(struct hostfs_device *d, struct vring_queue *q, struct error *err)
+{
+	struct vring_chain chain;
+	int got, since = 0;
+
+	while ((got = vring_pop(q, &chain, d->iov, VRING_CHAIN_MAX, err)) == 1) {
+		answer(d, q, &chain);
+		if (++since >= BATCH || !vring_waiting(q)) {
+			vhost_user_call(d->u, q, NULL);
+			since = 0;
+			if (q->index)
+				serve_forgets(d);
+		}
+	}
+	return got;
+}
+
+/* Requests, until none came for a while; or for so long that messages and locks should have their turn: then the kick is its own. */
 static void serve(struct hostfs_device *d, unsigned index)
 {
+	static const uint64_t one = 1;
 	struct vring_queue *q = vhost_user_queue(d->u, index);
-	struct vring_chain chain;
 	struct error err = ERROR_INIT;
-	int got = 0, since = 0;
+	int got = 0;
 
 	if (!q)
 		return;
-	vring_want_kicks(q, false);
-	do {
-		while ((got = vring_pop(q, &chain, d->iov, VRING_CHAIN_MAX, &err)) == 1) {
-			answer(d, q, &chain);
-			if (++since >= BATCH || !vring_waiting(q)) {
-				vhost_user_call(d->u, q, NULL);
-				since = 0;
-				if (index)
-					serve_forgets(d);
-			}
-		}
+	for (int i = 0; i < ROUNDS && got == 0; i++) {
+		vring_want_kicks(q, false);
+		got = serve_waiting(d, q, &err);
+		if (got == 0 && index && vring_look(&d->look, q))
+			continue;
 		vring_want_kicks(q, true);
-	} while (got == 0 && vring_waiting(q));
+		if (!vring_waiting(q))
+			break;
+	}
+	if (got == 0 && vring_waiting(q)) {
+		vring_want_kicks(q, true);
+		if (write(q->kick, &one, sizeof(one)) < 0)
+			log_warn("share %s: cannot wake itself: %s", d->tag, strerror(errno));
+	}
 	d->suspect[index] = false;
 	/* What the process before answered, and told nobody of. */
 	vhost_user_call(d->u, q, NULL);
@@ -218,6 +241,8 @@ static void on_kick(void *arg, int fd, uint32_t events)
 		if (!q || q->kick != fd)
 			continue;
 		vhost_user_take_kick(q);
+		if (i)
+			vring_look_woken(&d->look);
 		serve(d, i);
 	}
 }
@@ -354,6 +379,7 @@ struct hostfs_device *hostfs_device_start(struct hostfs *fs, const char *tag, in
 	}
 	*d = (struct hostfs_device){
 		.fs = fs, .tag = tag, .start = *start, .pending = pending, .arg = arg, .connection = steal_fd(&fd)};
+	vring_look_reset(&d->look);
 	d->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	hostfs_allow_waits(fs);
 	if (start->how != HOSTFS_FRESH)

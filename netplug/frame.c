@@ -148,7 +148,7 @@ static void write_udp(uint8_t *udp, const struct frame_datagram *d)
 	memcpy(udp + UDP_HEADER, d->payload, d->payload_length);
 	sum = offload_sum(pseudo, sizeof(pseudo)) + offload_sum(&d->source, 4) + offload_sum(&d->destination, 4) +
 	      offload_sum(udp, length);
-	offload_put_sum(udp + 6, sum);
+	offload_put_udp_sum(udp + 6, sum);
 }
 
 /* IPv4 header of a piece that starts `offset` bytes into the datagram. */

@@ -21,6 +21,7 @@
 #define IPV4	 20
 #define IPV6	 40
 #define TCP	 20
+#define UDP_CHECKSUM 6 /* where it stands in the header; no other protocol has its own there */
 
 #define TCP_FIN 0x01
 #define TCP_PSH 0x08
@@ -62,16 +63,22 @@ void offload_put_sum(uint8_t *at, uint64_t sum)
 {
 	uint16_t v = (uint16_t)~offload_fold(sum);
 
-	if (v == 0)
-		v = 0xffff;
 	memcpy(at, &v, 2);
+}
+
+void offload_put_udp_sum(uint8_t *at, uint64_t sum)
+{
+	offload_put_sum(at, sum);
+	if (!at[0] && !at[1])
+		at[0] = at[1] = 0xff;
 }
 
 bool offload_complete(uint8_t *frame, size_t length, size_t start, size_t offset)
 {
 	if (start > length || offset + 2 > length - start)
 		return false;
-	offload_put_sum(frame + start + offset, offload_sum(frame + start, length - start));
+	(offset == UDP_CHECKSUM ? offload_put_udp_sum : offload_put_sum)(frame + start + offset,
+									 offload_sum(frame + start, length - start));
 	return true;
 }
 

@@ -18,8 +18,10 @@ uint64_t offload_sum(const void *data, size_t length);
 /* Folds it to 16 bits, still in memory order. */
 uint16_t offload_fold(uint64_t sum);
 
-/* Writes a sum as a checksum: never 0, for which 0xffff stands, since UDP's 0 means that there is none (RFC 768). */
+/* Writes a sum as a checksum. */
 void offload_put_sum(uint8_t *at, uint64_t sum);
+/* As UDP's: never 0, which there means that there is none; 0xffff stands for it (RFC 768), and nowhere else (RFC 1624). */
+void offload_put_udp_sum(uint8_t *at, uint64_t sum);
 
 /*
  * Completes a checksum of which the sender has done the pseudo-header: over all from `start` on, into the two bytes at

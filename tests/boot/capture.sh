@@ -41,8 +41,8 @@ all=$PID
 begin some --filter "icmp and icmp[icmptype] == icmp-echo" --snaplen 60
 some=$PID
 expect 0 in_m ping -c 5 -i 0.1 10.0.2.2
-sleep_until() { wait_until 5 test "$(stat -c %s "$T/$1")" -ge "$2"; }
-sleep_until all 1000
+has() { [ "$(stat -c %s "$T/$1")" -ge "$2" ]; }
+wait_until 5 has all 1000
 end_with INT "$all"
 end_with TERM "$some"
 same "$(fields all icmp.type | grep -o '[08]=5' | tr '\n' ' ')" "0=5 8=5 " "echo requests and replies"
@@ -71,7 +71,7 @@ slow=$PID
 kill -STOP "$slow"
 expect 0 in_m timeout 30 wget -q -O /dev/null "http://10.0.2.2:$PORT/30000000"
 kill -CONT "$slow"
-wait_until 5 test "$(stat -c %s "$T/slow")" -ge 10000
+wait_until 15 has slow 10000
 # The next one tells.
 expect 0 in_m ping -c 2 10.0.2.2
 end_with INT "$slow"

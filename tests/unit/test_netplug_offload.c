@@ -119,6 +119,14 @@ static void test_complete(void)
 	CU_ASSERT_FALSE(offload_complete(f, length, length - 1, 0));
 	CU_ASSERT_FALSE(offload_complete(f, length, 0, length - 1));
 	CU_ASSERT_FALSE(offload_complete(f, length, length + 1, 65535));
+	/* a sum of 0 stays that, but for UDP: RFC 1624 */
+	for (unsigned i = 0; i < 65536; i++) {
+		memcpy(f + t.payload + 500, &i, 2);
+		memcpy(f + t.tcp + 16, &pseudo, 2);
+		offload_complete(f, length, t.tcp, 16);
+		if (f[t.tcp + 16] == 0xff && f[t.tcp + 17] == 0xff)
+			CU_FAIL_FATAL("0xffff for 0");
+	}
 }
 
 static void test_cut(void)
