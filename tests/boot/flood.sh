@@ -53,7 +53,8 @@ for to in ff:ff:ff:ff:ff:ff "$b"; do
 	expect 0 uml-lab exec mob/flooder -- sh -c "/tmp/flood eth0 $to >/dev/null 2>&1 & echo \$! >/tmp/pid"
 	wait_until 20 flows
 	now=$(fetch)
-	[ "$now" -lt $((alone * 4 + 3000)) ] || fail "8 MB took $alone ms alone, $now ms beside a flood to $to"
+	# Not a measurement: TCP waits a second or more for what a full switch dropped, and other tests run beside this one.
+	[ "$now" -lt $((alone * 4 + 20000)) ] || fail "8 MB took $alone ms alone, $now ms beside a flood to $to"
 	from=$(counter flooder in_frames)
 	wait_until 20 flows
 	expect 0 uml-lab exec mob/flooder -- sh -c 'kill $(cat /tmp/pid)'
