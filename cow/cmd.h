@@ -12,6 +12,9 @@ extern const struct cli_command cow_cmd_create, cow_cmd_info, cow_cmd_map, cow_c
 	cow_cmd_mount, cow_cmd_umount, cow_cmd_files, cow_cmd_cat, cow_cmd_diff_files,
 	cow_cmd_serve;
 
+/* main() of a program that has these subcommands of uml-cow (NULL-terminated). */
+int cow_cmd_main(const struct cli_command *const *commands, int argc, char **argv);
+
 /* Options of every subcommand that opens a chain: first member of its option struct. */
 struct cow_cmd_chain {
 	struct strv allow;

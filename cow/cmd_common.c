@@ -1,6 +1,18 @@
 /* What the subcommands share. */
 #include "cow/cmd.h"
 
+int cow_cmd_main(const struct cli_command *const *commands, int argc, char **argv)
+{
+	const struct cli_program program = {
+		.name = "uml-cow",
+		.summary = "Layered copy-on-write disks of User-mode Linux.",
+		.version = UML_LAB_VERSION,
+		.commands = commands,
+	};
+
+	return cli_main(&program, argc, argv);
+}
+
 struct cow_open_options cow_cmd_open_options(const struct cow_cmd_chain *o)
 {
 	return (struct cow_open_options){.folders = &o->allow, .any_backing = o->allow_any};

@@ -12,12 +12,5 @@ static const struct cli_command *const commands[] = {
 
 int main(int argc, char **argv)
 {
-	static const struct cli_program program = {
-		.name = "uml-cow",
-		.summary = "Layered copy-on-write disks of User-mode Linux.",
-		.version = UML_LAB_VERSION,
-		.commands = commands,
-	};
-
-	return cli_main(&program, argc, argv);
+	return cow_cmd_main(commands, argc, argv);
 }

@@ -42,12 +42,5 @@ static int become_all(char **argv)
 
 int main(int argc, char **argv)
 {
-	static const struct cli_program program = {
-		.name = "uml-cow",
-		.summary = "Layered copy-on-write disks of User-mode Linux.",
-		.version = UML_LAB_VERSION,
-		.commands = commands,
-	};
-
-	return argc > 1 && is_ours(argv[1]) ? cli_main(&program, argc, argv) : become_all(argv);
+	return argc > 1 && is_ours(argv[1]) ? cow_cmd_main(commands, argc, argv) : become_all(argv);
 }

@@ -219,15 +219,25 @@ static int put_in_place(struct image_draft *draft, const char *from, const char 
 	return file_write_atomic(meta, text, strlen(text), 0644, err);
 }
 
-int image_draft_publish(struct image_draft *draft, json_t *meta, struct error *err)
+/* What lies beside the image, malloc'ed. NULL + err. */
+static char *description(struct image_draft *draft, json_t *meta, struct error *err)
 {
-	cleanup_free char *text = NULL;
+	char *text;
 
 	if (complete_meta(draft, meta, err))
-		return -1;
+		return NULL;
 	text = json_dumps(meta, JSON_INDENT(2));
 	if (!text)
-		return error_oom(err);
+		error_oom(err);
+	return text;
+}
+
+int image_draft_publish(struct image_draft *draft, json_t *meta, struct error *err)
+{
+	cleanup_free char *text = description(draft, meta, err);
+
+	if (!text)
+		return -1;
 	if (fchmod(draft->lock, 0444) || fsync(draft->lock))
 		return error_errno(err, errno, "%s: writing the image", draft->path);
 	if (image_check_cancel(draft->options, err))
@@ -237,13 +247,10 @@ int image_draft_publish(struct image_draft *draft, json_t *meta, struct error *e
 
 int image_draft_publish_file(struct image_draft *draft, const char *path, json_t *meta, struct error *err)
 {
-	cleanup_free char *text = NULL;
+	cleanup_free char *text = description(draft, meta, err);
 
-	if (complete_meta(draft, meta, err))
-		return -1;
-	text = json_dumps(meta, JSON_INDENT(2));
 	if (!text)
-		return error_oom(err);
+		return -1;
 	if (chmod(path, 0444))
 		return error_errno(err, errno, "%s", path);
 	if (image_check_cancel(draft->options, err))

@@ -353,18 +353,11 @@ static void on_guest(void *arg, int listener, uint32_t events)
 {
 	struct plug_port *port = arg;
 	struct supervisor *sv = port->sv;
-	cleanup_close int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	struct ucred peer;
-	socklen_t size = sizeof(peer);
+	cleanup_close int fd = sandbox_accept(&sv->sandbox, listener, port->path);
 
 	(void)events;
 	if (fd < 0)
 		return;
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 ||
-	    !sandbox_contains(&sv->sandbox, peer.pid)) {
-		log_warn("a process that is not the guest's (%d) connected to %s", (int)peer.pid, port->path);
-		return;
-	}
 	drop_connection(port);
 	port->connection_source = loop_add_fd(sv->loop, fd, EPOLLRDHUP, on_hangup, port, NULL);
 	if (!port->connection_source)

@@ -36,6 +36,7 @@
 
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/base/file.h"
+#include "uml-lab/base/log.h"
 #include "uml-lab/machine/elf.h"
 #include "uml-lab/machine/sandbox_internal.h"
 
@@ -247,6 +248,21 @@ bool sandbox_contains(const struct sandbox *sandbox, pid_t pid)
 	if (!sandbox->namespaces) /* the keeper connects for the program */
 		return pid == sandbox->keeper.pid || getsid(pid) == sandbox->kernel.pid;
 	return sandbox->pid_namespace && pid_namespace(pid) == sandbox->pid_namespace;
+}
+
+int sandbox_accept(const struct sandbox *sandbox, int listener, const char *path)
+{
+	cleanup_close int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct ucred peer;
+	socklen_t size = sizeof(peer);
+
+	if (fd < 0)
+		return -1;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || !sandbox_contains(sandbox, peer.pid)) {
+		log_warn("a process that is not the guest's (%d) connected to %s", (int)peer.pid, path);
+		return -1;
+	}
+	return steal_fd(&fd);
 }
 
 /* ---- the end ---- */

@@ -83,6 +83,12 @@ void sandbox_kill(struct sandbox *sandbox);
 bool sandbox_contains(const struct sandbox *sandbox, pid_t pid);
 
 /*
+ * Accepts a connection (close-on-exec, non-blocking) from the guest's processes alone; others are logged with the socket's path.
+ * The caller's descriptor, or -1: there was none, or it was somebody else's.
+ */
+int sandbox_accept(const struct sandbox *sandbox, int listener, const char *path);
+
+/*
  * Whether unprivileged user namespaces work here; reason (of size bytes) says
  * why not. Tries it for real.
  */

@@ -301,18 +301,11 @@ void vhost_relay_join(struct vhost_relay *d)
 static void on_connect(void *arg, int listener, uint32_t events)
 {
 	struct vhost_relay *d = arg;
-	cleanup_close int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	struct ucred peer;
-	socklen_t size = sizeof(peer);
+	cleanup_close int fd = sandbox_accept(&d->sv->sandbox, listener, d->path);
 
 	(void)events;
 	if (fd < 0)
 		return;
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 ||
-	    !sandbox_contains(&d->sv->sandbox, peer.pid)) {
-		log_warn("a process that is not the guest's (%d) connected to %s", (int)peer.pid, d->path);
-		return;
-	}
 	drop_guest(d);
 	d->guest_source = loop_add_fd(d->sv->loop, fd, 0, on_guest, d, NULL);
 	if (!d->guest_source)
