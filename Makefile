@@ -138,15 +138,18 @@ deps-lint:
 
 # ---- README's two commands ----
 
+# On all cores, unless -j was given.
+PARALLEL = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
+
 .PHONY: run check
 run: deps
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory $(PARALLEL) all
 	@labs/first-run $(B)
 
 # As root the tests run as UML_LAB_TEST_USER (made when it is not there); NAMES="boot/exec unit/test_cow": only those.
 UML_LAB_TEST_USER ?= uml-lab-test
 check: deps-check
-	@$(MAKE) --no-print-directory all unit-tests
+	@$(MAKE) --no-print-directory $(PARALLEL) all unit-tests
 	@tests/kernels
 	@if [ "$$(id -u)" = 0 ]; then \
 		getent passwd $(UML_LAB_TEST_USER) >/dev/null || useradd --create-home $(UML_LAB_TEST_USER); \

@@ -13,6 +13,16 @@ for _ in 1 2; do
 	says "Linux "
 	says ready
 done
+# Another clone of the same account: a session of its own, each time the same.
+mkdir "$T/other"
+cp -R "$UML_LAB_SOURCE/labs" "$T/other/labs"
+for _ in 1 2; do
+	expect 0 "$T/other/labs/first-run" "$UML_LAB_BUILD"
+	says "Session hello is of another folder's lab, $T/labs/hello/lab.yml; this one is hello-2."
+	says "hello-2/hello"
+	says "uid=0(root)"
+done
+expect 0 "$UML_LAB_BUILD/uml-lab" down hello-2
 S=uml-lab-test-$$
 at_exit "tmux -L $S kill-server 2>/dev/null"
 tmux -L "$S" -f /dev/null new-session -d -x 100 -y 30 "$T/labs/first-run $UML_LAB_BUILD; echo ended with \$?; sleep 60"
