@@ -25,6 +25,7 @@
 #define QUEUE_BYTES (1024 * 1024)
 #define CONGESTED_BYTES (QUEUE_BYTES / 4)
 #define PROMPT_BYTES 4096		/* told to the guest at once, which works on them while more come */
+#define DRAINS 4			/* tries in one turn to get rid of what waits, while the guest adds buffers */
 
 /* Calls of a guest that is gone need not be told: its connection ends. */
 static void call(struct vnet *v, struct vring_queue *q)
@@ -241,21 +242,36 @@ static void disconnect(struct vnet *v)
 	link_set_congested(&v->link, false);
 }
 
+/*
+ * Frames that wait go as far as there are buffers; then a kick is asked for when there are more, also if some are left that are too
+ * few for the first frame.
+ */
+static void drain_all(struct vnet *v, struct vring_queue *q)
+{
+	bool more = true;
+
+	for (int i = 0; more && i < DRAINS; i++) {
+		uint16_t seen = vring_seen(q);
+
+		drain(v, q);
+		tell_guest(v);
+		if (!frame_queue_count(&v->out)) {
+			vring_want_kicks(q, false);
+			link_set_congested(&v->link, false);
+			return;
+		}
+		more = vring_want_more(q, seen);
+	}
+	v->link.more |= more;
+}
+
 static void flush_link(struct link *link)
 {
 	struct vnet *v = (struct vnet *)link;
 	struct vring_queue *q = vnet_receive_queue(v);
 
-	if (q && frame_queue_count(&v->out)) {
-		drain(v, q);
-		tell_guest(v);
-		vring_want_kicks(q, frame_queue_count(&v->out) > 0);
-		if (frame_queue_count(&v->out) && vring_waiting(q) > 0) {
-			drain(v, q);	/* a kick may have just been missed */
-		}
-		if (!frame_queue_count(&v->out))
-			link_set_congested(link, false);
-	}
+	if (q && frame_queue_count(&v->out))
+		drain_all(v, q);
 	if (v->packet_count)
 		tell_guest(v);
 	if (v->bad) {

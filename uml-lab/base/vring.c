@@ -303,3 +303,20 @@ void vring_want_kicks(struct vring_queue *q, bool wanted)
 	if (wanted)
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
+
+uint16_t vring_seen(const struct vring_queue *q)
+{
+	return q->usable ? load16(&q->avail->idx) : 0;
+}
+
+bool vring_want_more(struct vring_queue *q, uint16_t seen)
+{
+	if (!q->usable)
+		return false;
+	if (q->event_idx)
+		store16(avail_event(q), seen);
+	else
+		store16(&q->used->flags, 0);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	return load16(&q->avail->idx) != seen;
+}

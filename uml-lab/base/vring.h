@@ -127,4 +127,13 @@ bool vring_wants_call(struct vring_queue *q);
  */
 void vring_want_kicks(struct vring_queue *q, bool wanted);
 
+/* What the guest had made available when this was asked, for vring_want_more(). */
+uint16_t vring_seen(const struct vring_queue *q);
+/*
+ * For who needs more requests at once than there are, and leaves those there where they are: asks for a kick when one is added
+ * to `seen`. (vring_want_kicks() asks for one when the first is added that was not taken; with event indices the guest, which
+ * passed that long ago, would never kick.) Whether there are more already: look again.
+ */
+bool vring_want_more(struct vring_queue *q, uint16_t seen);
+
 #endif
