@@ -5,7 +5,8 @@
  * checked, their data stays where it is in the guest's memory, and each becomes
  * one preadv() or pwritev() straight from or to there. Writes that follow each other
  * on the disk become one. Everything is answered in the order it came; the guest is
- * interrupted once for a batch, or earlier when much was copied.
+ * interrupted once for a batch and those that come right behind it (vring_gather.h), or
+ * earlier when much was copied.
  *
  * A request that can't be done is answered with VIRTIO_BLK_S_IOERR; Linux makes
  * an I/O error of every status but UNSUPP, also of a write over the quota. Only one
@@ -35,6 +36,7 @@
 #define BATCH        64           /* requests taken at once */
 #define PIECES       4096         /* of guest memory in a batch */
 #define JOIN_MAX     (8u << 20)   /* bytes of writes joined to one */
+#define GATHER_MAX   64           /* answers of which the guest is not yet told */
 #define CALL_AFTER   (256u << 10) /* bytes after which the guest is told, so that it can go on meanwhile */
 #define SEG_MAX      254          /* pieces of a request: UML's queue has 256 entries */
 #define ZERO_SEGS    16           /* ranges of a DISCARD or WRITE_ZEROES */
@@ -70,6 +72,9 @@ struct serve_blk {
 	struct iovec pieces[PIECES];
 	int used;
 	size_t copied; /* since the guest was told */
+	unsigned untold; /* requests answered since then */
+	bool wrote;	 /* the last of them was a write that went well */
+	struct vring_gather gather;
 	bool begun;    /* something of this batch had to be read from the host's disk: the rest was asked for */
 	struct ahead ahead;
 };
@@ -78,8 +83,10 @@ struct serve_blk *serve_blk_new(struct serve_disk *d)
 {
 	struct serve_blk *b = calloc(1, sizeof(*b));
 
-	if (b)
+	if (b) {
 		b->disk = d;
+		vring_gather_reset(&b->gather);
+	}
 	return b;
 }
 
@@ -473,38 +480,48 @@ static void answer(struct serve_blk *b, struct vring_queue *q, const struct requ
 		*r->status = r->result;
 	vring_push(q, r->head, r->status ? r->written : 0);
 	b->copied += r->bytes;
+	b->untold++;
 }
 
-/* After a batch was answered: flushes if a flush is what the guest will ask for next. */
+static int tell(struct serve_blk *b, struct vring_queue *q, struct error *err)
+{
+	b->copied = 0;
+	b->untold = 0;
+	return vhost_user_call(b->disk->guest, q, err);
+}
+
+/* After the guest was told: flushes if a flush is what it will ask for next. */
 static void sync_ahead(struct serve_blk *b, const struct vring_queue *q)
 {
-	const struct request *last = &b->requests[b->count - 1];
 	struct ahead *a = &b->ahead;
 
-	if (last->type != VIRTIO_BLK_T_OUT || last->result != VIRTIO_BLK_S_OK)
+	if (!b->wrote)
+		return;
+	b->wrote = false;
+	if (++a->writes != a->before || a->right < AHEAD_AFTER || vring_waiting(q) > 0)
 		return;
 	/* a failure is found again by the flush that is asked for */
-	if (++a->writes == a->before && a->right >= AHEAD_AFTER && vring_waiting(q) == 0)
-		serve_disk_flush(b->disk);
+	serve_disk_lock(b->disk);
+	serve_disk_flush(b->disk);
+	serve_disk_unlock(b->disk);
 }
 
 static int do_batch(struct serve_blk *b, struct vring_queue *q, struct error *err)
 {
+	const struct request *last = &b->requests[b->count - 1];
+
 	b->begun = false;
 	for (int i = 0; i < b->count;) {
 		int n = do_request(b, &b->requests[i]);
 
 		for (; n > 0; n--)
 			answer(b, q, &b->requests[i++]);
-		if (b->copied >= CALL_AFTER || i == b->count) {
-			b->copied = 0;
-			if (vhost_user_call(b->disk->guest, q, err))
-				return -1;
-		}
+		if (b->copied >= CALL_AFTER && tell(b, q, err))
+			return -1;
 	}
 	atomic_fetch_add_explicit(&b->disk->n.requests, (uint64_t)b->count, memory_order_relaxed);
 	atomic_fetch_add_explicit(&b->disk->n.batches, 1, memory_order_relaxed);
-	sync_ahead(b, q);
+	b->wrote = last->type == VIRTIO_BLK_T_OUT && last->result == VIRTIO_BLK_S_OK;
 	return 0;
 }
 
@@ -518,6 +535,11 @@ int serve_blk_run(struct serve_blk *b, struct vring_queue *q, struct error *err)
 		serve_disk_unlock(b->disk);
 		if (ret < 0)
 			return -1;
+		if (b->untold < GATHER_MAX && vring_gather(&b->gather, q, b->untold))
+			continue;
+		if (tell(b, q, err))
+			return -1;
+		sync_ahead(b, q);
 	}
-	return ret < 0 ? -1 : 0;
+	return ret < 0 || tell(b, q, err) ? -1 : 0;
 }

@@ -17,6 +17,7 @@
 #include "cow/internal.h"
 #include "cow/serve.h"
 #include "uml-lab/base/vhost_user.h"
+#include "uml-lab/base/vring_gather.h"
 #include "uml-lab/base/vring_look.h"
 
 struct serve_quota;

@@ -5,7 +5,7 @@
 
 #include "tests/unit/unit.h"
 #include "uml-lab/base/cleanup.h"
-#include "uml-lab/base/vring.h"
+#include "uml-lab/base/vring_gather.h"
 
 #define ENTRIES 16u
 #define GUEST	0x10000ull
@@ -235,5 +235,42 @@ static void test_notifications(void)
 	CU_ASSERT_NOT_EQUAL(*event, 7);
 }
 
+static bool answered(struct vring_gather *g, unsigned untold)
+{
+	q.next_avail = avail()->idx;
+	return vring_gather(g, &q, untold);
+}
+
+/* Answers are gathered as long as more are expected, which a guest that waits for each, or stops asking, soon ends. */
+static void test_gather(void)
+{
+	struct vring_gather g;
+
+	begin();
+	q.event_idx = true;
+	vring_gather_reset(&g);
+	for (int i = 0; i < 100; i++) {
+		publish(0);
+		CU_ASSERT_EQUAL(vring_in_flight(&q), 1);
+		CU_ASSERT_TRUE(vring_gather(&g, &q, 0));
+		CU_ASSERT_FALSE(answered(&g, 1));
+		avail()->ring[ENTRIES] = avail()->idx;
+	}
+	CU_ASSERT_EQUAL(g.patience, 1); /* it never waited */
+	for (int i = 0; i < 8; i++)
+		publish(0);
+	CU_ASSERT_EQUAL(vring_in_flight(&q), 8);
+	CU_ASSERT_FALSE(answered(&g, 8));
+	CU_ASSERT_EQUAL(g.expected, 8);
+	CU_ASSERT_EQUAL(g.patience, 1);
+	CU_ASSERT_FALSE(answered(&g, 3)); /* waited in vain */
+	CU_ASSERT_EQUAL(g.patience, 2);
+	CU_ASSERT_FALSE(answered(&g, 3)); /* so not the next time */
+	CU_ASSERT_EQUAL(g.patience, 2);
+	/* what a hostile guest says of itself is not believed */
+	avail()->ring[ENTRIES] = (uint16_t)(avail()->idx + 7);
+	CU_ASSERT_EQUAL(vring_in_flight(&q), 0);
+}
+
 UNIT_MAIN("vhost ring", UNIT_CASE(test_chains), UNIT_CASE(test_unmapped), UNIT_CASE(test_broken), UNIT_CASE(test_start),
-	  UNIT_CASE(test_notifications))
+	  UNIT_CASE(test_notifications), UNIT_CASE(test_gather))

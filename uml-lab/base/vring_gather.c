@@ -1,0 +1,59 @@
+#include "uml-lab/base/vring_gather.h"
+
+#include <stdint.h>
+#include <time.h>
+
+#define PATIENCE_MAX 256u
+#define LEAST	     2u /* in flight: fewer can't be gathered */
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+void vring_gather_reset(struct vring_gather *g)
+{
+	*g = (struct vring_gather){.patience = 1};
+}
+
+static bool wait_for_more(const struct vring_queue *q)
+{
+	uint64_t begin = now_ns();
+
+	do {
+		for (int i = 0; i < 16; i++) {
+			if (vring_waiting(q) > 0)
+				return true;
+			__builtin_ia32_pause();
+		}
+	} while (now_ns() - begin < VRING_GATHER_NS);
+	return false;
+}
+
+bool vring_gather(struct vring_gather *g, const struct vring_queue *q, unsigned untold)
+{
+	unsigned flying = vring_in_flight(q);
+
+	if (vring_waiting(q) > 0)
+		return true;
+	if (flying > g->expected)
+		g->expected = flying;
+	if (untold >= g->expected || g->expected < LEAST)
+		return false;
+	if (g->skip > 0) {
+		g->skip--;
+		return false;
+	}
+	if (wait_for_more(q)) {
+		g->patience = 1;
+		return true;
+	}
+	g->expected = untold;
+	g->skip = g->patience;
+	if (g->patience < PATIENCE_MAX)
+		g->patience *= 2;
+	return false;
+}
