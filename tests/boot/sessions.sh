@@ -27,7 +27,7 @@ for s in one two; do
 done
 expect 0 uml-lab status
 for x in one/a one/b two/a two/b; do says $x; done
-# Which one is meant?
+# Which one is meant? All of them, only when told so.
 expect 2 uml-lab down
 says "one, two"
 expect 2 uml-lab exec one -- true
@@ -54,8 +54,10 @@ lab other <<-END
 END
 expect 5 uml-lab up --name one "$T/labs/other"
 says "--name"
-expect 0 uml-lab down one
-expect 0 uml-lab down two
+expect 2 uml-lab down --all one
+expect 0 uml-lab down --all
+expect 5 uml-lab down one
+expect 5 uml-lab down --all
 # In the lab's folder the session needs no name.
 expect 0 uml-lab up "$T/labs/other"
 (cd "$T/labs/other" && uml-lab exec other -- true && uml-lab down) || fail "down in the lab's folder"

@@ -53,6 +53,9 @@ wait_until() {
 	done
 }
 
+# The leak sanitizer (VARIANT=san) cannot work in a traced process and says so with a failure.
+strace() { ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0 command strace "$@"; }
+
 # ---- machines ----
 
 # lab NAME <<yaml: a lab folder under $T

@@ -332,6 +332,8 @@ static void test_cli(void)
 	CU_ASSERT_EQUAL(DEMO("up", "-nshort", "lab", "--wait", "none"), 0);
 	CU_ASSERT_STRING_EQUAL(seen_name, "short");
 	CU_ASSERT_EQUAL(DEMO("image", "list"), 0);
+	CU_ASSERT_EQUAL(DEMO("image", "--help"), 0);
+	CU_ASSERT_EQUAL(DEMO("help", "image"), 0);
 	CU_ASSERT_EQUAL(DEMO("exec", "-j", "m", "--", "ls", "--json", "-n"), 0);
 	CU_ASSERT_EQUAL(seen_operands, 4);
 	CU_ASSERT_STRING_EQUAL(seen_last, "-n");

@@ -2,10 +2,10 @@
 #include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "tests/unit/unit.h"
 #include "uml-lab/base/cleanup.h"
-#include "uml-lab/base/loop.h"
 #include "uml-lab/lab/lab_internal.h"
 
 static struct error err;
@@ -286,12 +286,12 @@ static void test_hostile_sizes(void)
 	cleanup_strbuf struct strbuf text = STRBUF_INIT;
 
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
-		int64_t start = loop_now_ms();
+		clock_t start = clock(); /* processor time: others load the machine too */
 
 		repeat(&text, files[i].before, files[i].piece, files[i].times, files[i].after);
 		CU_ASSERT_PTR_NULL(load(text.data));
 		CU_ASSERT_EQUAL(err.kind, ERROR_LAB);
-		CU_ASSERT(loop_now_ms() - start < 20000);
+		CU_ASSERT(clock() - start < 20 * CLOCKS_PER_SEC);
 	}
 }
 

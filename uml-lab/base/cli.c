@@ -33,24 +33,36 @@ bool cli_colour(FILE *stream)
 static void print_option(const struct cli_option *o, FILE *out)
 {
 	char left[96];
-	int n = 0;
+	int n = 0, columns = 28;
 
 	n += snprintf(left, sizeof(left), o->letter ? "-%c, " : "    ", o->letter);
 	n += snprintf(left + n, sizeof(left) - (size_t)n, "--%s", o->name);
 	if (o->type != CLI_FLAG)
 		snprintf(left + n, sizeof(left) - (size_t)n, " %s", o->value);
-	fprintf(out, "  %-28s %s\n", left, o->help);
+	for (const char *c = left; *c; c++)
+		columns += (*c & 0xc0) == 0x80; /* printf() counts bytes, a UTF-8 character takes one column */
+	fprintf(out, "  %-*s %s\n", columns, left, o->help);
 }
 
-static void help_overview(const struct cli_program *program, FILE *out)
+/* Whether a command is of two words and begins with this one. */
+static bool in_group(const struct cli_command *command, const char *word)
 {
-	fprintf(out, "%s: %s\n\nUsage: %s VERB [OPTION…] [OPERAND…]\n\n", program->name, program->summary,
-		program->name);
+	size_t n = strcspn(command->name, " ");
+
+	return command->name[n] && strncmp(command->name, word, n) == 0 && word[n] == '\0';
+}
+
+/* All verbs, or those that begin with the word `group`. */
+static void help_overview(const struct cli_program *program, const char *group, FILE *out)
+{
+	if (!group)
+		fprintf(out, "%s: %s\n\n", program->name, program->summary);
+	fprintf(out, "Usage: %s %s%sVERB [OPTION…] [OPERAND…]\n\n", program->name, group ?: "", group ? " " : "");
 	for (const struct cli_command *const *c = program->commands; *c; c++)
-		if ((*c)->summary)
+		if ((*c)->summary && (!group || in_group(*c, group)))
 			fprintf(out, "  %-18s %s\n", (*c)->name, (*c)->summary);
-	fprintf(out, "\n%s VERB --help tells more of each; --quiet and --verbose go with every verb.\n",
-		program->name);
+	fprintf(out, "\n%s %s%sVERB --help tells more of each; --quiet and --verbose go with every verb.\n",
+		program->name, group ?: "", group ? " " : "");
 }
 
 void cli_help(const struct cli_program *program, const struct cli_command *command, FILE *out)
@@ -62,7 +74,7 @@ void cli_help(const struct cli_program *program, const struct cli_command *comma
 	};
 
 	if (!command) {
-		help_overview(program, out);
+		help_overview(program, NULL, out);
 		return;
 	}
 	fprintf(out, "Usage: %s%s%s [OPTION…]%s%s\n\n%s.\n", program->name, command->name[0] ? " " : "", command->name,
@@ -259,14 +271,11 @@ static const struct cli_command *find_command(const struct cli_program *program,
 	if (c[0] && !c[0]->name[0])
 		return c[0];
 	for (; argc > 0 && *c; c++) {
-		const char *space = strchr((*c)->name, ' ');
-
-		if (!space && str_eq(argv[0], (*c)->name)) {
+		if (str_eq(argv[0], (*c)->name)) {
 			*used = 1;
 			return *c;
 		}
-		if (space && argc > 1 && strncmp(argv[0], (*c)->name, (size_t)(space - (*c)->name)) == 0 &&
-		    argv[0][space - (*c)->name] == '\0' && str_eq(argv[1], space + 1)) {
+		if (argc > 1 && in_group(*c, argv[0]) && str_eq(argv[1], strchr((*c)->name, ' ') + 1)) {
 			*used = 2;
 			return *c;
 		}
@@ -282,12 +291,9 @@ static int unknown_command(const struct cli_program *program, int argc, char **a
 	const char *near;
 
 	for (const struct cli_command *const *c = program->commands; *c && n + 1 < COMMANDS_MAX; c++) {
-		const char *space = strchr((*c)->name, ' ');
-
 		names[n++] = (*c)->name;
-		if (space && strncmp((*c)->name, argv[0], (size_t)(space - (*c)->name)) == 0 &&
-		    argv[0][space - (*c)->name] == '\0')
-			strbuf_printf(&subs, "%s%s", subs.length ? ", " : "", space + 1);
+		if (in_group(*c, argv[0]))
+			strbuf_printf(&subs, "%s%s", subs.length ? ", " : "", strchr((*c)->name, ' ') + 1);
 	}
 	names[n] = NULL;
 	if (subs.length && !subs.failed) {
@@ -328,7 +334,23 @@ static int run_command(const struct cli_program *program, const struct cli_comma
 	return status;
 }
 
-/* Answers --help, --version, `help VERB` and no verb at all. Whether it was one of them; *status is the exit status. */
+static bool is_group(const struct cli_program *program, const char *word)
+{
+	for (const struct cli_command *const *c = program->commands; *c; c++)
+		if (in_group(*c, word))
+			return true;
+	return false;
+}
+
+static bool is_help(const char *word)
+{
+	return str_eq(word, "--help") || str_eq(word, "-h");
+}
+
+/*
+ * Answers --help, --version, `help VERB`, `snapshot --help` of verbs that begin alike, and no verb at all. Whether it was one of
+ * them; *status is the exit status.
+ */
 static bool answer_general(const struct cli_program *program, int argc, char **argv, int *status)
 {
 	bool verbs = program->commands[0] && program->commands[0]->name[0];
@@ -348,10 +370,17 @@ static bool answer_general(const struct cli_program *program, int argc, char **a
 		*status = ERROR_USAGE;
 		return true;
 	}
-	if (!str_eq(argv[0], "--help") && !str_eq(argv[0], "-h") && !str_eq(argv[0], "help"))
+	if (argc == 2 && is_help(argv[1]) && is_group(program, argv[0])) {
+		help_overview(program, argv[0], stdout);
+		return true;
+	}
+	if (!is_help(argv[0]) && !str_eq(argv[0], "help"))
 		return false;
 	about = find_command(program, argc - 1, argv + 1, &used);
-	cli_help(program, about, stdout);
+	if (!about && argc == 2 && is_group(program, argv[1]))
+		help_overview(program, argv[1], stdout);
+	else
+		cli_help(program, about, stdout);
 	return true;
 }
 

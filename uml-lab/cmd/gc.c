@@ -49,11 +49,8 @@ static int add_stopped(struct strv *names, struct error *err)
 		return -1;
 	for (size_t i = 0; i < all.count; i++) {
 		cleanup_session struct session *s = session_load(all.items[i], NULL);
-		bool runs = !s;
 
-		for (size_t j = 0; s && j < s->machine_count; j++)
-			runs |= session_machine_runs(&s->machines[j]);
-		if (!runs && strv_add(names, all.items[i], err) < 0)
+		if (s && !session_runs(s) && strv_add(names, all.items[i], err) < 0)
 			return -1;
 	}
 	return 0;

@@ -15,14 +15,6 @@
 
 #define SNAPSHOT "being-submitted"
 
-static bool any_runs(const struct session *s)
-{
-	for (size_t i = 0; i < s->machine_count; i++)
-		if (session_machine_runs(&s->machines[i]))
-			return true;
-	return false;
-}
-
 /* The file that holds the disk as it is to be copied: what the snapshot froze, else the present one.
  * malloc'ed. */
 static char *source_of(const struct session *s, const char *machine, size_t disk, struct error *err)
@@ -82,7 +74,7 @@ static int export_all(struct session *s, const char *folder, struct error *err)
 
 	if (session_settle(s, err) < 0 || remove_snapshot(s, err) < 0 || layers_repair(s, err) < 0 ||
 	    session_make_disks(s, err) < 0 ||
-	    (any_runs(s) && session_snapshot_create(s, SNAPSHOT, &ignored, err) < 0))
+	    (session_runs(s) && session_snapshot_create(s, SNAPSHOT, &ignored, err) < 0))
 		return -1;
 	for (size_t i = 0; i < s->lab->machine_count; i++)
 		if (export_machine(s, &s->lab->machines[i], folder, err) < 0)

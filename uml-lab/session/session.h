@@ -173,6 +173,8 @@ int session_connect(const char *operand, struct error *err);
 
 /* Whether a machine's supervisor lives. */
 bool session_machine_runs(const struct session_machine *machine);
+/* Whether that of any of its machines does. */
+bool session_runs(const struct session *session);
 /* Brings states of machines whose supervisor died without a word up to date and sweeps what it left; saves. */
 int session_settle(struct session *session, struct error *err);
 

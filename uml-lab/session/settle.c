@@ -14,6 +14,14 @@ bool session_machine_runs(const struct session_machine *machine)
 	return process_alive(&machine->supervisor);
 }
 
+bool session_runs(const struct session *session)
+{
+	for (size_t i = 0; i < session->machine_count; i++)
+		if (session_machine_runs(&session->machines[i]))
+			return true;
+	return false;
+}
+
 static bool claims_to_run(const struct session_machine *m)
 {
 	return m->ever_started && m->state != MACHINE_STOPPED && m->state != MACHINE_FAILED;
