@@ -223,15 +223,15 @@ static bool join(struct vnet *v, struct vring_queue *q, struct vnet_packet *p, c
 	return true;
 }
 
-/* Lets the packet grow, if more like it could follow. */
-static void open_packet(struct vnet *v, struct vnet_packet *p, const uint8_t *frame, const struct offload_tcp *t)
+/* Lets the packet grow, if more like it could follow, and if nothing stands behind it in the buffer (padding). */
+static void open_packet(struct vnet *v, struct vnet_packet *p, const uint8_t *frame, size_t length, const struct offload_tcp *t)
 {
 	size_t payload = t->length - t->payload;
 	unsigned flows = 0;
 
 	/* the headers are finished last, in one piece */
 	if (payload < OFFLOAD_MSS_MIN || frame[t->tcp + 13] != TCP_ACK || t->length - t->ip + payload > SUPER_MAX ||
-	    p->start_room < VNET_HEADER + t->payload)
+	    p->start_room < VNET_HEADER + t->payload || length > t->length)
 		return;
 	for (unsigned i = v->packet_count - 1; i-- > 0;) {
 		if (v->packets[i].open && ++flows >= FLOWS_MAX)
@@ -267,6 +267,6 @@ bool vnet_deliver(struct vnet *v, struct vring_queue *q, const uint8_t *frame, s
 	if (!p)
 		return false;
 	if (tcp && (verified || v->trusted || offload_verify(frame, &t)))
-		open_packet(v, p, frame, &t);
+		open_packet(v, p, frame, length, &t);
 	return true;
 }

@@ -175,6 +175,52 @@ static void test_parse(void)
 	CU_ASSERT_FALSE(offload_parse(f, 80, &t));
 }
 
+/* The largest segment is lowered in SYNs alone, never raised, wherever the option stands; broken options are left alone. */
+static void test_lower_mss(void)
+{
+	static const struct {
+		const char *options; /* 12 bytes */
+		uint8_t flags;
+		int at; /* of the option's value, -1: all stays */
+	} cases[] = {
+		{"\x02\x04\xff\xc9\x04\x02\x08\x0a\x00\x00\x00\x01", 0x02, 2},
+		{"\x01\x02\x04\xff\xc9\x01\x01\x01\x01\x01\x01\x01", 0x12, 3},
+		{"\x04\x02\x01\x01\x02\x04\x40\x01\x00\x00\x00\x00", 0x02, 6},
+		{"\x02\x04\x3f\xd8\x01\x01\x01\x01\x01\x01\x01\x01", 0x02, -1}, /* no more than that */
+		{"\x02\x04\xff\xc9\x01\x01\x01\x01\x01\x01\x01\x01", 0x10, -1}, /* no SYN */
+		{"\x00\x02\x04\xff\xc9\x01\x01\x01\x01\x01\x01\x01", 0x02, -1}, /* behind the end */
+		{"\x08\x00\x02\x04\xff\xc9\x01\x01\x01\x01\x01\x01", 0x02, -1}, /* of no length */
+		{"\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x02\x04", 0x02, -1}, /* cut short */
+		{"\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x02", 0x02, -1},
+		{"\x08\xff\x02\x04\xff\xc9\x01\x01\x01\x01\x01\x01", 0x02, -1}, /* beyond the header */
+		{"\x02\x02\xff\xc9\x01\x01\x01\x01\x01\x01\x01\x01", 0x02, -1}, /* shorter than it can be */
+	};
+	uint8_t f[128], before[128];
+	struct offload_tcp t;
+	uint16_t pseudo;
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		for (int v6 = 0; v6 < 2; v6++) {
+			size_t length = make_frame(f, v6, v6, 0);
+
+			CU_ASSERT_TRUE_FATAL(offload_parse(f, length, &t));
+			memcpy(f + t.tcp + 20, cases[i].options, 12);
+			f[t.tcp + 13] = cases[i].flags;
+			offload_set_length(f, &t, length - t.ip);
+			pseudo = offload_pseudo(f, &t, length - t.tcp);
+			memcpy(f + t.tcp + 16, &pseudo, 2);
+			CU_ASSERT_TRUE(offload_complete(f, length, t.tcp, 16));
+			memcpy(before, f, length);
+			offload_lower_mss(f, length, 16344);
+			CU_ASSERT_TRUE(offload_verify(f, &t));
+			if (cases[i].at < 0) {
+				CU_ASSERT_EQUAL(memcmp(f, before, length), 0);
+			} else {
+				CU_ASSERT_EQUAL(memcmp(f + t.tcp + 20 + cases[i].at, "\x3f\xd8", 2), 0);
+			}
+		}
+}
+
 /* ---- The device ---- */
 
 static struct vring_used *used_ring(struct vnet_world *w, int queue)
@@ -272,6 +318,28 @@ static void test_not_joined(void)
 	CU_ASSERT_EQUAL(h.num_buffers, 2);
 	CU_ASSERT_EQUAL(packet_at(&w, 4, &h, packet), seen_length[5] + sizeof(h));
 	CU_ASSERT_EQUAL(used_ring(&w, 0)->idx, 5);
+	vnet_detach(&w);
+	vnet_close(&w);
+}
+
+/* A segment with something behind it in its frame does not grow: the next one's bytes would come after that. */
+static void test_padded(void)
+{
+	static uint8_t f[OFFLOAD_FRAME_MAX], packet[OFFLOAD_FRAME_MAX + 64];
+	struct virtio_net_hdr_v1 h;
+	struct vnet_world w;
+
+	vnet_open(&w, MEMORY);
+	give_buffers(&w, VNET_ENTRIES);
+	vnet_attach(&w, &events, NETPLUG_KIND_VDE, FEATURES);
+	cut(f, make_frame(f, false, false, 2 * MSS), 0x10);
+	memset(seen[0] + seen_length[0], 0x55, 4);
+	link_send(w.link, seen[0], seen_length[0] + 4);
+	link_send(w.link, seen[1], seen_length[1]);
+	link_flush(w.link);
+	CU_ASSERT_EQUAL(packet_at(&w, 0, &h, packet), seen_length[0] + 4 + sizeof(h));
+	CU_ASSERT_EQUAL(h.gso_type, 0);
+	CU_ASSERT_EQUAL(packet_at(&w, 1, &h, packet), seen_length[1] + sizeof(h));
 	vnet_detach(&w);
 	vnet_close(&w);
 }
@@ -410,6 +478,6 @@ static void test_from_guest(void)
 	vnet_close(&w);
 }
 
-UNIT_MAIN("netplug offload", UNIT_CASE(test_sum), UNIT_CASE(test_complete), UNIT_CASE(test_cut), UNIT_CASE(test_parse),
-	  UNIT_CASE(test_join), UNIT_CASE(test_not_joined), UNIT_CASE(test_resume), UNIT_CASE(test_too_few_buffers),
+UNIT_MAIN("netplug offload", UNIT_CASE(test_sum), UNIT_CASE(test_complete), UNIT_CASE(test_cut), UNIT_CASE(test_parse), UNIT_CASE(test_lower_mss),
+	  UNIT_CASE(test_join), UNIT_CASE(test_not_joined), UNIT_CASE(test_padded), UNIT_CASE(test_resume), UNIT_CASE(test_too_few_buffers),
 	  UNIT_CASE(test_from_guest))
