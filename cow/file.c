@@ -133,7 +133,7 @@ void cow_file_free(struct cow_file *f)
 	if (f->map)
 		munmap(f->map, f->map_length);
 	if (f->fd >= 0)
-		close(f->fd);
+		file_close_behind(f->fd); /* one that was replaced meanwhile: its space */
 	free(f->dirty);
 	free(f->path);
 	free(f);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "cow/internal.h"
+#include "uml-lab/base/file.h"
 
 /* Splits a path: *folder and the name within it, both malloc'ed. */
 static int split(const char *path, char **folder, char **name, struct error *err)
@@ -110,7 +111,7 @@ void cow_temp_drop(struct cow_temp *t)
 	if (t->fd >= 0)
 		close(t->fd);
 	if (t->guard >= 0)
-		close(t->guard);
+		file_close_behind(t->guard);
 	free(t->temp);
 	free(t->path);
 	*t = (struct cow_temp)COW_TEMP_INIT;

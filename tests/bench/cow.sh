@@ -12,7 +12,8 @@
 #
 # Durability. flatten and qemu-img convert both leave their output to the page cache; in the rows "durable" both wait for the disk.
 # commit waits for the disk four times and can be killed anywhere; qemu-img commit waits once, at its end; uml_moo does not wait,
-# so here `sync` of the file follows it.
+# so here `sync` of the file follows it. What commit and reset replaced is freed by the kernel after they ended (row "rm" tells how
+# long that is), and no run begins before it is; qemu-img frees, and waits for it.
 set -eu
 SIZE=${1:-512} CHANGED=${2:-100} ROUNDS=${3:-3}
 shift $(($# < 3 ? $# : 3))
@@ -30,8 +31,21 @@ cc -O2 -static -o timed "$here/timed.c"
 modes=(warm)
 [ "$(id -u)" = 0 ] && [ -w /proc/sys/vm/drop_caches ] && modes+=(cold)
 
+# Waits until the kernel has freed what the run before replaced: as long as space comes back, 4 s at most.
+settle() {
+	local i before after
+	after=$(stat -f -c %f .)
+	for ((i = 0; i < 80; i++)); do
+		before=$after
+		sleep 0.05
+		after=$(stat -f -c %f .)
+		[ "$after" -gt "$before" ] || return 0
+	done
+}
+
 # timed MODE PREPARE COMMAND: runs PREPARE, then COMMAND; its microseconds in TIME, its RSS in RSS
 timed() {
+	settle
 	eval "$2"
 	sync # what the preparation wrote is not for the run to write
 	[ "$1" = warm ] || echo 3 >/proc/sys/vm/drop_caches
@@ -64,7 +78,7 @@ floor() {
 	awk -v o="$(median "${times[@]}")" 'BEGIN { printf "%-44s %-5s %10.1f %10s %8s\n", "  read it all", "cold", o / 1000, "-", "-" }'
 }
 
-# freeing FILE: how long the file system takes to free a copy of it, whose unlinking ends commit (with `discard`: long)
+# freeing FILE: how long the file system takes to free a copy of it (with `discard`: long)
 freeing() {
 	local times=() i
 	for ((i = 0; i < ROUNDS; i++)); do timed warm "cp --sparse=always '$1' gone" 'rm gone'; times+=("$TIME"); done

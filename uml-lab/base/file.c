@@ -2,10 +2,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/io_uring.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 
 #include "uml-lab/base/cleanup.h"
@@ -297,4 +299,39 @@ uint64_t file_hash(const void *data, size_t length)
 		hash *= 0x100000001b3u;
 	}
 	return hash;
+}
+
+/* ---- Freeing ---- */
+
+#define BEHIND_LEAST (1u << 20) /* bytes: less is freed sooner than handed over */
+
+/*
+ * The kernel holds a file of its own account from now on: a registered one of an io_uring that does nothing else. When the last
+ * descriptor of the ring, which this returns, is closed, a worker of the kernel puts it (io_uring.c, io_ring_exit_work()).
+ * -1 where that is forbidden or not known.
+ */
+static int hand_over(int fd)
+{
+	struct io_uring_params params = {0};
+	int ring = (int)syscall(SYS_io_uring_setup, 1, &params);
+
+	if (ring >= 0)
+		syscall(SYS_io_uring_register, ring, IORING_REGISTER_FILES, &fd, 1);
+	return ring;
+}
+
+void file_close_behind(int fd)
+{
+	struct flock unlock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+	int saved = errno, ring = -1;
+	struct stat st;
+
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 0 && st.st_blocks >= BEHIND_LEAST / 512) {
+		fcntl(fd, F_OFD_SETLK, &unlock);
+		ring = hand_over(fd);
+	}
+	close(fd);
+	if (ring >= 0)
+		close(ring);
+	errno = saved;
 }

@@ -59,6 +59,14 @@ char *file_absolute(const char *path, bool missing_ok, struct error *err);
  */
 int file_lock(const char *path, bool exclusive, int timeout_ms, struct error *err);
 
+/*
+ * Closes a file that was opened for writing. If that is the end of a large one that has no name any more, the kernel frees its
+ * space on its own time (0.1 ms for each extent on some file systems), and nobody waits for that: neither a process nor a
+ * name is left behind, and if the host crashes meanwhile, its file system completes it. Where that can't be had, as close().
+ * What locks the descriptor held are gone at once. errno is kept.
+ */
+void file_close_behind(int fd);
+
 /* FNV-1a, 64 bits: for cache keys and short names, not for security. */
 uint64_t file_hash(const void *data, size_t length);
 
