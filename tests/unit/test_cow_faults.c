@@ -1,7 +1,7 @@
 /*
  * Fault injection: every operation that changes files is run again and again;
- * after its first, second, third, … system call that changes something it is
- * killed, or that call fails with ENOSPC; each call of any kind fails with EIO; each read
+ * after its first, second, third, … system call it is killed, also in the middle of each
+ * transfer; each call that changes something fails with ENOSPC; each call of any kind fails with EIO; each read
  * and each write is cut short, one at a time and all at once. After each run every disk
  * involved must open and show either what it showed before or what the operation should have made of it, an
  * operation that says it succeeded must have, and running it again (for a commit)
@@ -24,7 +24,7 @@
 
 #define CALLS_ALL 0 /* in place of a call's number */
 
-enum fault { FAULT_KILL, FAULT_ENOSPC, FAULT_EIO, FAULT_SHORT };
+enum fault { FAULT_KILL, FAULT_TORN, FAULT_ENOSPC, FAULT_EIO, FAULT_SHORT };
 
 struct scene {
 	const char *name;
@@ -188,8 +188,7 @@ static void child(const struct scene *s)
 	_exit(s->run(&err) < 0 ? 1 : 0);
 }
 
-/* Calls that change what is on the disk. A process killed between two of them leaves what it left after the
- * first. */
+/* Calls that change what is on the disk. */
 static bool is_change(const struct user_regs_struct *r)
 {
 	switch ((long)r->orig_rax) {
@@ -228,18 +227,18 @@ static bool is_transfer(long nr)
 	return is_vector(nr) || nr == SYS_read || nr == SYS_pread64 || nr == SYS_write || nr == SYS_pwrite64;
 }
 
-/* Whether the fault is tried at a call: kill and ENOSPC where something changes, EIO at all but what never
- * fails so. */
+/* Whether the fault is tried at a call: SIGKILL at every one, ENOSPC where something changes, EIO at all but what never fails
+ * so. */
 static bool is_target(const struct user_regs_struct *r, enum fault fault)
 {
 	long nr = (long)r->orig_rax;
 
-	if (fault == FAULT_SHORT)
+	if (fault == FAULT_KILL)
+		return true;
+	if (fault == FAULT_SHORT || fault == FAULT_TORN)
 		return is_transfer(nr) && r->rdx > (is_vector(nr) ? 0 : 1);
 	if (is_change(r))
 		return true;
-	if (fault == FAULT_KILL)
-		return false;
 	if (nr == SYS_fsync || nr == SYS_fdatasync)
 		return true;
 	return fault == FAULT_EIO && nr != SYS_exit_group && nr != SYS_brk && nr != SYS_munmap &&
@@ -278,7 +277,7 @@ static void inject(pid_t pid, struct user_regs_struct *r, enum fault fault, stru
 {
 	if (fault == FAULT_KILL)
 		return;
-	if (fault == FAULT_SHORT)
+	if (fault == FAULT_SHORT || fault == FAULT_TORN)
 		cut_short(pid, r, piece);
 	else
 		r->orig_rax = (unsigned long long)-1;
@@ -300,7 +299,7 @@ static void complete(pid_t pid, struct user_regs_struct *r, enum fault fault, st
 
 /*
  * Runs the operation with a fault at target call number `at`, or at all of them
- * (CALLS_ALL): it is killed right after that call, or the call fails or is short.
+ * (CALLS_ALL): it is killed right after that call, or half of it, or the call fails or is short.
  * Returns its exit status, 128 when it was killed, and in *calls how many such
  * calls it made.
  */
@@ -328,7 +327,7 @@ static int run_with_fault(const struct scene *s, enum fault fault, int at, int *
 			inject(pid, &regs, fault, &piece);
 		} else if (!entry && hit) {
 			hit = false;
-			if (fault == FAULT_KILL) {
+			if (fault == FAULT_KILL || fault == FAULT_TORN) {
 				kill_and_reap(pid);
 				return 128;
 			}
@@ -397,7 +396,7 @@ static void remember(const struct scene *s)
 /* One run with a fault, and all that must hold after it. Returns how many calls it could have been at. */
 static int run_once(const struct scene *s, enum fault fault, int at)
 {
-	static const char *const names[] = {"SIGKILL", "ENOSPC", "EIO", "short"};
+	static const char *const names[] = {"SIGKILL", "SIGKILL in the middle", "ENOSPC", "EIO", "short"};
 	char what[64];
 	int calls, status;
 
@@ -441,6 +440,11 @@ static void test_killed(void)
 	run_all(FAULT_KILL);
 }
 
+static void test_killed_within(void)
+{
+	run_all(FAULT_TORN);
+}
+
 static void test_disk_full(void)
 {
 	run_all(FAULT_ENOSPC);
@@ -456,5 +460,5 @@ static void test_short(void)
 	run_all(FAULT_SHORT);
 }
 
-UNIT_MAIN("cow faults", UNIT_CASE(test_killed), UNIT_CASE(test_disk_full), UNIT_CASE(test_io_error),
+UNIT_MAIN("cow faults", UNIT_CASE(test_killed), UNIT_CASE(test_killed_within), UNIT_CASE(test_disk_full), UNIT_CASE(test_io_error),
 	  UNIT_CASE(test_short))
