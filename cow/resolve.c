@@ -131,17 +131,23 @@ static int explain_mismatch(const struct cow_file *f, const struct cow_file *b, 
 				 "and shows its guest the COW file's own bytes",
 				 f->path, b->path);
 	if (match == COW_MATCH_SIZE)
-		return error_set(err, ERROR_FAILED,
-				 "the backing file %s has %" PRIu64 " bytes, but had %" PRIu64
-				 " when %s was put on it",
-				 b->path, b->header.size, f->header.size, f->path);
-	error_set(err, ERROR_FAILED, "the backing file %s was modified since %s was put on it%s", b->path,
-		  f->path,
-		  match == COW_MATCH_CHANGED ? ": its content is another" : " (or copied without its time)");
+		error_set(err, ERROR_FAILED,
+			  "the backing file %s has %" PRIu64 " bytes, but had %" PRIu64
+			  " when %s was put on it",
+			  b->path, b->header.size, f->header.size, f->path);
+	else
+		error_set(err, ERROR_FAILED, "the backing file %s was modified since %s was put on it%s",
+			  b->path, f->path,
+			  match == COW_MATCH_CHANGED ? ": its content is another"
+						     : " (or copied without its time)");
 	if (match == COW_MATCH_UNKNOWN)
-		error_hint(err, "if its content is still the same: uml-cow rebase --header-only -b %s %s",
-			   b->path, f->path);
-	return -1;
+		return error_hint(err,
+				  "if its content is still the same: uml-cow rebase --header-only -b %s %s",
+				  b->path, f->path);
+	return error_hint(err,
+			  "only the file as it was repairs that: put a copy of it in its place; over this "
+			  "one, %s would show a mixture",
+			  f->path);
 }
 
 /* Keeps the most telling reason. */

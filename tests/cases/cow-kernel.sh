@@ -111,7 +111,8 @@ round() {
 	expect 0 uml-cow cat made-by-kernel.cow /written
 	says "by the guest"
 	expect 0 uml-cow create -b root.img fresh.cow
-	same "$(head -c 32 fresh.cow | cksum)" "$(head -c 32 made-by-kernel.cow | cksum)" "header"
+	# all but the bytes after the path's end, which the kernel leaves to chance
+	cmp -n $((32 + ${#PWD} + 10)) fresh.cow made-by-kernel.cow || fail "the kernel writes another header"
 	same "$(stat -c %s fresh.cow)" "$(stat -c %s made-by-kernel.cow)" "apparent size"
 
 	# through all that changes files, and booted again

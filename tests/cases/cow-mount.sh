@@ -1,7 +1,7 @@
 #!/bin/bash
 # The FUSE view: programs that know raw images read and write a chain through it.
 . "$(dirname "$0")/lib.sh"
-need fusermount3 debugfs mke2fs e2fsck
+need fusermount3 debugfs mke2fs e2fsck fuse2fs qemu-io qemu-img python3
 [ -w /dev/fuse ] || skip "/dev/fuse is not accessible"
 [ -e /etc/mtab ] || skip "there is no /etc/mtab, which fusermount3 needs"
 cd "$T" || exit 1
@@ -16,6 +16,12 @@ at_exit "fusermount3 -u -z $T/m 2>/dev/null"
 
 expect 0 uml-cow mount o.cow m
 same "$(cksum <m/disk)" "$sum" "content"
+# page-cached: what was read is not read from us again
+server=$(python3 -c 'import os; print(os.getxattr("m", "user.uml-cow.pid").decode())')
+taken() { sed -n 's/^syscr: //p' "/proc/$server/io"; }
+before=$(taken)
+same "$(cksum <m/disk)" "$sum" "content"
+[ $(($(taken) - before)) -lt 20 ] || fail "$(($(taken) - before)) reads for what is in the page cache"
 same "$(ls m)" disk
 expect 1 dd if=/dev/zero of=m/disk bs=512 count=1 conv=notrunc
 expect 5 uml-cow commit o.cow
@@ -32,6 +38,30 @@ expect 0 uml-cow check o.cow
 expect 0 uml-cow cat o.cow /copy
 cmp "$T/out" tree/numbers || fail "not what was written"
 same "$(cksum <base.img)" "$sum" "the base changed"
+
+# fuse2fs and qemu, into an overlay of its own; qemu around the page cache too
+mkdir f
+at_exit "fusermount3 -u -z $T/f 2>/dev/null"
+expect 0 uml-cow mount --overlay other.cow o.cow m
+expect 0 fuse2fs m/disk f -o fakeroot
+same "$(tail -n 1 f/numbers)" 100
+seq 1 20000 >f/more
+mkdir f/folder
+expect 0 fusermount3 -u f
+clean() { e2fsck -fn m/disk; } # fuse2fs writes its last after that
+wait_until 20 clean
+for cache in writeback none; do
+	expect 0 qemu-io -f raw -t $cache -c 'read 0 64k' -c 'write -P 7 12M 1M' -c 'read -P 7 12M 1M' -c flush m/disk
+	says_not "failed"
+done
+expect 0 uml-cow umount m
+expect 0 uml-cow diff-files other.cow
+same "$(sed 's/ (.*//' "$T/out" | sort)" $'A -rw-r--r-- /more\nA drwxr-xr-x /folder'
+expect 0 uml-cow cat other.cow /more
+seq 1 20000 | cmp - "$T/out" || fail "what fuse2fs wrote"
+expect 0 uml-cow convert other.cow other.qcow2
+expect 0 uml-cow flatten other.cow other.raw
+expect 0 qemu-img compare -f raw -F qcow2 other.raw other.qcow2
 
 # into an overlay of its own; all sizes and places of writes
 expect 0 uml-cow flatten o.cow model

@@ -98,6 +98,32 @@ static void test_renamed_backing_by_digest(void)
 	world_leave();
 }
 
+/* The image folders are searched too, by name and by digest; other folders are not. */
+static void test_moved_to_images(void)
+{
+	const struct cow_create_options digest = {.digest = true};
+	struct error why = ERROR_INIT;
+	char folders[600];
+
+	enter();
+	snprintf(folders, sizeof(folders), "%s/none:%s/images", world_dir, world_dir);
+	CU_ASSERT_EQUAL(mkdir("images", 0700) + mkdir("elsewhere", 0700), 0);
+	OK(cow_create("o.cow", "base", &digest, err));
+	CU_ASSERT_EQUAL(rename("base", "images/base"), 0);
+	CU_ASSERT_FALSE(opens("o.cow", NULL, &why));
+	CU_ASSERT_TRUE(says(&why, "nor in an image folder"));
+	CU_ASSERT_EQUAL(setenv("UML_LAB_IMAGES", folders, 1), 0);
+	CU_ASSERT_TRUE(opens("o.cow", NULL, NULL));
+	CU_ASSERT_EQUAL(rename("images/base", "images/renamed"), 0);
+	CU_ASSERT_TRUE(opens("o.cow", NULL, NULL));
+	CU_ASSERT_EQUAL(rename("images/renamed", "elsewhere/base"), 0);
+	CU_ASSERT_FALSE(opens("o.cow", NULL, &why));
+	CU_ASSERT_TRUE(says(&why, "base of"));
+	CU_ASSERT_TRUE(says(&why, "o.cow is not there, nor beside it"));
+	unsetenv("UML_LAB_IMAGES");
+	world_leave();
+}
+
 static void copy_base(const char *to)
 {
 	world_write_file(to, content, SIZE);
@@ -126,9 +152,14 @@ static void test_copied_backing(void)
 	content[0] ^= 1;
 	CU_ASSERT_FALSE(opens("known.cow", NULL, &why));
 	CU_ASSERT_TRUE(says(&why, "its content is another"));
+	CU_ASSERT_TRUE(says(&why, "put a copy of it in its place"));
 	world_write_file("base", content, SIZE / 2);
 	CU_ASSERT_FALSE(opens("known.cow", NULL, &why));
 	CU_ASSERT_TRUE(says(&why, "bytes, but had"));
+	CU_ASSERT_TRUE(says(&why, "put a copy of it in its place"));
+	/* as it says */
+	copy_base("base");
+	CU_ASSERT_TRUE(opens("known.cow", NULL, NULL));
 	world_leave();
 }
 
@@ -448,8 +479,8 @@ static void test_stray_bits(void)
 	world_leave();
 }
 
-UNIT_MAIN("cow chain", UNIT_CASE(test_deep), UNIT_CASE(test_moved_backing),
+UNIT_MAIN("cow chain", UNIT_CASE(test_deep), UNIT_CASE(test_moved_backing), UNIT_CASE(test_moved_to_images),
 	  UNIT_CASE(test_renamed_backing_by_digest), UNIT_CASE(test_copied_backing), UNIT_CASE(test_digest),
-	  UNIT_CASE(test_cycle), UNIT_CASE(test_forbidden_backing), UNIT_CASE(test_raw_in_disguise), UNIT_CASE(test_copied_mark),
-	  UNIT_CASE(test_forged_journal), UNIT_CASE(test_not_regular), UNIT_CASE(test_locks),
-	  UNIT_CASE(test_repairs), UNIT_CASE(test_stray_bits))
+	  UNIT_CASE(test_cycle), UNIT_CASE(test_forbidden_backing), UNIT_CASE(test_raw_in_disguise),
+	  UNIT_CASE(test_copied_mark), UNIT_CASE(test_forged_journal), UNIT_CASE(test_not_regular),
+	  UNIT_CASE(test_locks), UNIT_CASE(test_repairs), UNIT_CASE(test_stray_bits))
