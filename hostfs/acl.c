@@ -268,13 +268,17 @@ ssize_t acl_get(struct request *rq, const struct place *p, bool is_default, uint
 
 /* ---- new files ---- */
 
-mode_t acl_inherit(const struct source *s, int dir, mode_t mode, mode_t umask, struct acl *acl)
+mode_t acl_inherit(struct hostfs *fs, const struct node *folder, int dir, mode_t mode, mode_t umask, struct acl *acl)
 {
 	const struct place parent = {.dir = dir};
+	bool *plain = node_folder_plain(fs, folder);
 
 	acl->count = 0;
-	if (!s->xattrs || !read_list(&parent, DEFAULT_NAME, acl))
+	if ((plain && *plain) || !folder->source->xattrs || !read_list(&parent, DEFAULT_NAME, acl)) {
+		if (plain)
+			*plain = true;
 		return mode & ~(umask & 0777);
+	}
 	return (mode & ~0777u) | (mode & to_mode(acl));
 }
 

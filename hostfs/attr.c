@@ -29,15 +29,17 @@ int may_name(const struct node *parent, const char *name, bool create)
 	return 0;
 }
 
-static void show(struct node *node, const struct statx *st, const struct ids *ids, struct fuse_attr *attr)
+static void show(const struct hostfs *fs, struct node *node, const struct statx *st, const struct ids *ids,
+		 struct fuse_attr *attr)
 {
 	ids_show(node->source, st, ids, attr);
 	node->mode = attr->mode;
 	node->has_capability = ids->has_capability;
+	node->shown_ms = fs->now_ms;
 }
 
-int entry_fill(struct hostfs *fs, struct node *parent, int dir, const char *name, struct fuse_entry_out *out,
-	       struct node **found)
+int entry_fill(struct hostfs *fs, struct node *parent, int dir, const char *name, const struct ids *known,
+	       struct fuse_entry_out *out, struct node **found)
 {
 	struct place p = {.dir = dir, .name = name};
 	struct source *s = parent->source;
@@ -52,10 +54,13 @@ int entry_fill(struct hostfs *fs, struct node *parent, int dir, const char *name
 	node = node_intern(fs, parent, name, &st);
 	if (!node)
 		return -ENOMEM;
-	ids_read(s, &p, st.stx_mode, &ids);
+	if (known)
+		ids = *known;
+	else
+		ids_read(s, &p, st.stx_mode, &ids);
 	*out = (struct fuse_entry_out){
 		.nodeid = node_id(fs, node), .entry_valid_nsec = CACHE_NS, .attr_valid_nsec = CACHE_NS};
-	show(node, &st, &ids, &out->attr);
+	show(fs, node, &st, &ids, &out->attr);
 	if (found)
 		*found = node;
 	return 0;
@@ -76,7 +81,7 @@ int entry_fill_nameless(struct hostfs *fs, struct source *s, int fd, struct fuse
 	ids_read(s, &p, st.stx_mode, &ids);
 	*out = (struct fuse_entry_out){
 		.nodeid = node_id(fs, node), .entry_valid_nsec = CACHE_NS, .attr_valid_nsec = CACHE_NS};
-	show(node, &st, &ids, &out->attr);
+	show(fs, node, &st, &ids, &out->attr);
 	*found = node;
 	return 0;
 }
@@ -99,7 +104,7 @@ static int share_attr(struct hostfs *fs, struct node *node, struct fuse_attr *at
 	if (result < 0)
 		return result;
 	ids_read(node->source, &p, st.stx_mode, &ids);
-	show(node, &st, &ids, attr);
+	show(fs, node, &st, &ids, attr);
 	return 0;
 }
 
@@ -125,14 +130,13 @@ static int lookup_share(struct request *rq)
 int op_lookup(struct request *rq)
 {
 	struct fuse_entry_out out;
-	cleanup_close int dir = -1;
-	int result = may_name(rq->node, rq->name, false);
+	int dir, result = may_name(rq->node, rq->name, false);
 
 	if (!rq->node->source)
 		return lookup_share(rq);
 	if (result == 0) {
-		dir = node_open(rq->fs, rq->node, O_PATH | O_DIRECTORY);
-		result = dir < 0 ? dir : entry_fill(rq->fs, rq->node, dir, rq->name, &out, NULL);
+		dir = node_folder(rq->fs, rq->node);
+		result = dir < 0 ? dir : entry_fill(rq->fs, rq->node, dir, rq->name, NULL, &out, NULL);
 	}
 	if (result == -ENOENT) {
 		/* That it is not there may be believed for a while, too. */

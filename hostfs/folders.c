@@ -107,7 +107,7 @@ static bool add_host_entry(struct listing *l, const struct host_entry *e)
 		return add(l, e->name, e->ino, (uint64_t)e->next, e->type == DT_REG ? DT_UNKNOWN : e->type, NULL);
 	if (l->used + sizeof(entry) + FUSE_NAME_OFFSET + HOSTFS_NAME_MAX + 8 > l->limit)
 		return false;
-	known = entry_fill(l->rq->fs, l->h->node, l->h->fd, e->name, &entry, &node) == 0;
+	known = entry_fill(l->rq->fs, l->h->node, l->h->fd, e->name, NULL, &entry, &node) == 0;
 	return add(l, e->name, e->ino, (uint64_t)e->next, known ? (entry.attr.mode & S_IFMT) >> 12 : e->type,
 		   known ? &entry : NULL);
 }

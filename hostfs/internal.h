@@ -43,6 +43,7 @@ struct node {
 	uint32_t children;	/* nodes whose parent this is */
 	mode_t mode;		/* as last shown to the guest */
 	bool has_capability;	/* a security.capability was seen */
+	int64_t shown_ms;	/* when; 0: never */
 	int orphan;		/* O_PATH, of what lost its name; -1 */
 	int file;		/* open for reading or writing by requests without a handle; -1 */
 	bool file_writes;
@@ -86,6 +87,15 @@ struct lock_wait {
 	int64_t until_ms;
 };
 
+/* A folder that requests named lately (kept.c). */
+#define FOLDERS_KEPT 8
+struct kept_folder {
+	struct node *node; /* NULL: none */
+	int fd;
+	int64_t opened_ms;
+	bool plain; /* it has no default access control list */
+};
+
 struct table {
 	void **items;	       /* NULL: free */
 	uint32_t *generations;
@@ -100,6 +110,9 @@ struct hostfs {
 	bool no_open; /* the guest's kernel needs no OPEN and RELEASE */
 	struct node *oldest, *newest; /* nodes with an open file */
 	unsigned int file_count;
+	struct kept_folder folders[FOLDERS_KEPT];
+	unsigned int next_folder;
+	int64_t now_ms; /* when the request at hand came, loop_now_ms() */
 	struct node **buckets;
 	size_t bucket_count, node_count;
 	struct table nodes, handles;
@@ -201,6 +214,12 @@ int node_open(struct hostfs *fs, struct node *node, int flags);
 /* Its path within the share into buf of PATH_MAX bytes. 0 or -errno. */
 int node_path(const struct node *node, char *buf);
 
+struct handle *handle_get(struct hostfs *fs, uint64_t fh);
+/* Takes over fd. NULL when memory is out; fd is closed then. */
+struct handle *handle_new(struct hostfs *fs, struct node *node, int fd, bool folder);
+void handle_close(struct hostfs *fs, struct handle *h);
+
+/* ---- kept.c ---- */
 /*
  * A descriptor of the node's file for a request that names no handle: it is kept open
  * with the node, one of FILES_MAX. The node owns it. Descriptor or -errno.
@@ -208,18 +227,23 @@ int node_path(const struct node *node, char *buf);
 int node_file(struct hostfs *fs, struct node *node, bool writes);
 /* Takes over a descriptor as that. */
 void node_keep_file(struct hostfs *fs, struct node *node, int fd, bool writes);
-
-struct handle *handle_get(struct hostfs *fs, uint64_t fh);
-/* Takes over fd. NULL when memory is out; fd is closed then. */
-struct handle *handle_new(struct hostfs *fs, struct node *node, int fd, bool folder);
-void handle_close(struct hostfs *fs, struct handle *h);
+/* An O_PATH descriptor of a folder. It stays open at least until FOLDERS_KEPT - 1 others were asked for in this request. Or -errno. */
+int node_folder(struct hostfs *fs, struct node *node);
+/* Whether a folder is known to have no default list, to be read and set; NULL: the folder isn't kept. */
+bool *node_folder_plain(struct hostfs *fs, const struct node *node);
+/* The node has changed, or goes: nothing of it is kept. */
+void kept_drop_folder(struct hostfs *fs, const struct node *node);
+void kept_drop(struct hostfs *fs, struct node *node);
+/* Closes what may be the last of a removed file, soon. */
+void kept_close_later(int fd);
 
 /* ---- ids.c ---- */
 /* A place: name in the folder dir; or name NULL: what dir itself is a descriptor of. */
 struct place {
 	int dir;
 	const char *name;
-	bool root; /* the second kind, the share's root */
+	bool root;     /* the second kind, the share's root */
+	bool borrowed; /* dir is node_folder()'s */
 };
 /* The place of a node; dir is to be closed (place_close()). 0 or -errno; what is there is what the node was. */
 int node_place(struct hostfs *fs, struct node *node, struct place *place, struct statx *st);
@@ -275,7 +299,7 @@ int acl_set(struct request *rq, const struct place *p, bool is_default, const vo
 int acl_remove(struct request *rq, const struct place *p, bool is_default);
 ssize_t acl_get(struct request *rq, const struct place *p, bool is_default, uint8_t data[ACL_BYTES_MAX]);
 /* What a file made in the folder dir gets: its mode, by the folder's default list or else the umask, and that list. */
-mode_t acl_inherit(const struct source *s, int dir, mode_t mode, mode_t umask, struct acl *acl);
+mode_t acl_inherit(struct hostfs *fs, const struct node *folder, int dir, mode_t mode, mode_t umask, struct acl *acl);
 /* Whether a file keeps a list when it is made with this. */
 bool acl_says_more(const struct acl *acl);
 /* Gives it to the file that was made. 0 or -errno. */
@@ -323,9 +347,12 @@ int op_listxattr(struct request *rq);
 int op_removexattr(struct request *rq);
 
 /* Shared by operations. */
-/* Finds name in the folder dir and fills the entry, with one lookup more for its node. 0 or -errno. */
-int entry_fill(struct hostfs *fs, struct node *parent, int dir, const char *name, struct fuse_entry_out *out,
-	       struct node **found);
+/*
+ * Finds name in the folder dir and fills the entry, with one lookup more for its node. ids: what is known of it, as it was just made;
+ * NULL: to be read. 0 or -errno.
+ */
+int entry_fill(struct hostfs *fs, struct node *parent, int dir, const char *name, const struct ids *ids,
+	       struct fuse_entry_out *out, struct node **found);
 /* The same for the file without a name that fd is of. */
 int entry_fill_nameless(struct hostfs *fs, struct source *s, int fd, struct fuse_entry_out *out, struct node **found);
 /* -EROFS on a share that may not be written, and for the root of a tree. */

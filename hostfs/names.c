@@ -12,7 +12,7 @@
 #define RENAME_FLAGS (1u | 2u) /* RENAME_NOREPLACE, RENAME_EXCHANGE */
 #define BLOCK	     512
 
-/* Opens the folder that a name is to be made in or taken out of. Descriptor or -errno. */
+/* The folder that a name is to be made in or taken out of. A descriptor of node_folder(), or -errno. */
 static int open_folder(struct request *rq, struct node *folder, const char *name, bool create)
 {
 	int result = may_name(folder, name, create);
@@ -21,7 +21,7 @@ static int open_folder(struct request *rq, struct node *folder, const char *name
 		result = may_write(folder);
 	if (result == 0 && create)
 		result = quota_check(folder->source, 0);
-	return result < 0 ? result : node_open(rq->fs, folder, O_PATH | O_DIRECTORY);
+	return result < 0 ? result : node_folder(rq->fs, folder);
 }
 
 /* The group that files in a folder with the set-group-id bit get. */
@@ -52,14 +52,14 @@ static void plan_birth(struct request *rq, int dir, mode_t mode, mode_t umask, u
 	bool special = !S_ISREG(mode) && !S_ISDIR(mode);
 
 	b->rdev = rdev;
-	b->mode = acl_inherit(rq->node->source, dir, mode, umask, &b->acl);
+	b->mode = acl_inherit(rq->fs, rq->node, dir, mode, umask, &b->acl);
 	if (S_ISDIR(mode) && rq->node->mode & S_ISGID)
 		b->mode |= S_ISGID;
 	b->host = special ? 0600 : ids_host_mode(b->mode, acl_says_more(&b->acl));
 }
 
-/* Places the guest's owner, mode and list on what was made in the request's folder. */
-static int give_ids(struct request *rq, const struct place *p, const struct birth *b)
+/* Places the guest's owner, mode and list on what was made in the request's folder. *given tells them. 0 or -errno. */
+static int give_ids(struct request *rq, const struct place *p, const struct birth *b, struct ids *given)
 {
 	const struct source *s = rq->node->source;
 	bool special = !S_ISREG(b->mode) && !S_ISDIR(b->mode) && !S_ISLNK(b->mode);
@@ -71,8 +71,18 @@ static int give_ids(struct request *rq, const struct place *p, const struct birt
 	ids.has_gid = ids.gid != (s->share->owner_host ? getegid() : s->share->gid);
 	ids.has_mode = special || (!S_ISLNK(b->mode) && b->host != (b->mode & 07777));
 	ids.has_rdev = S_ISCHR(b->mode) || S_ISBLK(b->mode);
+	ids.has_acl = !S_ISLNK(b->mode) && acl_says_more(&b->acl);
+	*given = ids;
 	result = ids_write(s, p, special ? S_IFREG : b->mode, &ids);
 	return result < 0 || S_ISLNK(b->mode) ? result : acl_give(p, b->mode, &b->acl);
+}
+
+/* What is read of a file just made is what was given to it. (A sidecar may have been there.) */
+static const struct ids *known(const struct request *rq, const struct birth *b, const struct ids *ids)
+{
+	bool special = !S_ISREG(b->mode) && !S_ISDIR(b->mode);
+
+	return ids_use_sidecar(rq->node->source, special ? S_IFREG : b->mode) || S_ISLNK(b->mode) ? NULL : ids;
 }
 
 /*
@@ -84,13 +94,14 @@ static int finish(struct request *rq, int dir, const struct birth *b, int *fd)
 	struct place p = {.dir = dir, .name = rq->name};
 	struct fuse_entry_out out;
 	struct node *node;
-	int result = give_ids(rq, &p, b);
+	struct ids ids;
+	int result = give_ids(rq, &p, b, &ids);
 
 	if (result < 0) {
 		unlinkat(dir, rq->name, S_ISDIR(b->mode) ? AT_REMOVEDIR : 0);
 		return result;
 	}
-	result = entry_fill(rq->fs, rq->node, dir, rq->name, &out, &node);
+	result = entry_fill(rq->fs, rq->node, dir, rq->name, known(rq, b, &ids), &out, &node);
 	if (result < 0)
 		return result;
 	if (fd && S_ISREG(node->mode) && node->file < 0)
@@ -103,7 +114,7 @@ int op_mknod(struct request *rq)
 {
 	const struct fuse_mknod_in *in = ARGS(rq, fuse_mknod_in);
 	mode_t type = in->mode & S_IFMT, mode = (in->mode & 07777) | (type ? type : S_IFREG);
-	cleanup_close int dir = open_folder(rq, rq->node, rq->name, true);
+	int dir = open_folder(rq, rq->node, rq->name, true);
 	cleanup_close int fd = -1;
 	struct birth b;
 
@@ -119,7 +130,7 @@ int op_mknod(struct request *rq)
 int op_mkdir(struct request *rq)
 {
 	const struct fuse_mkdir_in *in = ARGS(rq, fuse_mkdir_in);
-	cleanup_close int dir = open_folder(rq, rq->node, rq->name, true);
+	int dir = open_folder(rq, rq->node, rq->name, true);
 	struct birth b;
 
 	if (dir < 0)
@@ -131,7 +142,7 @@ int op_mkdir(struct request *rq)
 
 int op_symlink(struct request *rq)
 {
-	cleanup_close int dir = open_folder(rq, rq->node, rq->name, true);
+	int dir = open_folder(rq, rq->node, rq->name, true);
 	struct birth b = {.mode = S_IFLNK | 0777};
 
 	if (dir < 0)
@@ -164,12 +175,13 @@ int op_create(struct request *rq)
 {
 	const struct fuse_create_in *in = ARGS(rq, fuse_create_in);
 	int flags = (int)in->flags & (O_ACCMODE | O_APPEND);
-	cleanup_close int dir = open_folder(rq, rq->node, rq->name, true);
+	int dir = open_folder(rq, rq->node, rq->name, true);
 	struct place p = {.dir = dir, .name = rq->name};
 	cleanup_close int fd = -1;
 	struct created out = {0};
 	struct node *node;
 	struct birth b;
+	struct ids ids;
 	int result = 0;
 	bool made;
 
@@ -183,12 +195,12 @@ int op_create(struct request *rq)
 	if (fd < 0 && (errno != EEXIST || in->flags & O_EXCL))
 		return -errno;
 	if (made)
-		result = give_ids(rq, &p, &b);
+		result = give_ids(rq, &p, &b, &ids);
 	if (result < 0) {
 		unlinkat(dir, rq->name, 0);
 		return result;
 	}
-	result = entry_fill(rq->fs, rq->node, dir, rq->name, &out.entry, &node);
+	result = entry_fill(rq->fs, rq->node, dir, rq->name, made ? known(rq, &b, &ids) : NULL, &out.entry, &node);
 	if (result < 0)
 		return result;
 	/* Somebody on the host made it just now: then it is only opened. */
@@ -209,12 +221,14 @@ int op_create(struct request *rq)
  */
 int op_tmpfile(struct request *rq)
 {
-	cleanup_close int dir = open_folder(rq, rq->node, "x", true), fd = -1;
+	int dir = open_folder(rq, rq->node, "x", true);
+	cleanup_close int fd = -1;
 	const struct fuse_create_in *in = ARGS(rq, fuse_create_in);
 	struct created out = {0};
 	struct place p = PLACE_INIT;
 	struct node *node;
 	struct birth b;
+	struct ids ids;
 	int result;
 
 	if (dir < 0)
@@ -226,7 +240,7 @@ int op_tmpfile(struct request *rq)
 	if (fd < 0)
 		return -errno;
 	p.dir = fd;
-	result = give_ids(rq, &p, &b);
+	result = give_ids(rq, &p, &b, &ids);
 	if (result == 0)
 		result = entry_fill_nameless(rq->fs, rq->node->source, fd, &out.entry, &node);
 	if (result < 0)
@@ -290,7 +304,7 @@ static void stays(struct going *g)
 
 static int remove_name(struct request *rq, int flags)
 {
-	cleanup_close int dir = open_folder(rq, rq->node, rq->name, false);
+	int dir = open_folder(rq, rq->node, rq->name, false);
 	struct going g;
 	int result;
 
@@ -357,10 +371,9 @@ static int host_rename(int from, const char *name, int to, const char *new_name,
 static int do_rename(struct request *rq, uint64_t newdir, unsigned int flags)
 {
 	struct node *target = node_get(rq->fs, newdir);
-	cleanup_close int from = -1, to = -1;
 	struct going replaced;
 	struct statx st;
-	int result;
+	int from, to, result;
 
 	if (flags & ~RENAME_FLAGS)
 		return -EINVAL;
@@ -410,11 +423,10 @@ int op_link(struct request *rq)
 {
 	struct node *old = node_get(rq->fs, ARGS(rq, fuse_link_in)->oldnodeid);
 	cleanup_place struct place p = PLACE_INIT;
-	cleanup_close int dir = -1;
 	char path[PLACE_PATH_MAX];
 	struct fuse_entry_out out;
 	struct statx st;
-	int result;
+	int dir, result;
 
 	if (!old || old->source != rq->node->source)
 		return old ? -EXDEV : -ESTALE;
@@ -429,6 +441,6 @@ int op_link(struct request *rq)
 		return -errno;
 	if (p.name && ids_use_sidecar(old->source, st.stx_mode))
 		sidecar_copy(p.dir, p.name, dir, rq->name);
-	result = entry_fill(rq->fs, rq->node, dir, rq->name, &out, NULL);
+	result = entry_fill(rq->fs, rq->node, dir, rq->name, NULL, &out, NULL);
 	return result < 0 ? result : reply(rq, &out, sizeof(out));
 }

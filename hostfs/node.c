@@ -7,10 +7,8 @@
  * device, inode number, birth time and type: hard links are one node, an inode
  * number used anew is another.
  *
- * A node is opened by its path of names, parent by parent, each time (source.c). A guest's
- * kernel that can do without OPEN and RELEASE (one round trip less for each file) is told
- * so: then the files it reads and writes stay open here for a while, the FILES_MAX opened
- * last. One that loses its last known name while the guest may still
+ * A node is opened by its path of names, parent by parent, each time (source.c); what stays
+ * open between requests is kept.c's. One that loses its last known name while the guest may still
  * use it keeps an O_PATH descriptor, its orphan. Parents live as long as their children.
  */
 #include <errno.h>
@@ -27,7 +25,6 @@
 
 #define FIRST_BUCKETS 1024
 #define TABLE_FIRST   256
-#define FILES_MAX     256 /* that stay open for requests without a handle */
 
 /* ---- tables ---- */
 
@@ -185,60 +182,6 @@ static struct node *add_node(struct hostfs *fs, struct source *s, const struct s
 	return n;
 }
 
-static void unlink_file(struct hostfs *fs, struct node *node)
-{
-	*(node->older ? &node->older->newer : &fs->oldest) = node->newer;
-	*(node->newer ? &node->newer->older : &fs->newest) = node->older;
-	node->older = node->newer = NULL;
-	fs->file_count--;
-}
-
-static void drop_file(struct hostfs *fs, struct node *node)
-{
-	if (node->file < 0)
-		return;
-	close(steal_fd(&node->file));
-	unlink_file(fs, node);
-}
-
-static void link_newest(struct hostfs *fs, struct node *node)
-{
-	node->older = fs->newest;
-	node->newer = NULL;
-	*(fs->newest ? &fs->newest->newer : &fs->oldest) = node;
-	fs->newest = node;
-	fs->file_count++;
-}
-
-void node_keep_file(struct hostfs *fs, struct node *node, int fd, bool writes)
-{
-	drop_file(fs, node);
-	while (fs->file_count >= FILES_MAX)
-		drop_file(fs, fs->oldest);
-	node->file = fd;
-	node->file_writes = writes;
-	link_newest(fs, node);
-}
-
-int node_file(struct hostfs *fs, struct node *node, bool writes)
-{
-	int fd;
-
-	if (!node->source || !S_ISREG(node->mode))
-		return -EBADF;
-	if (writes && may_write(node) < 0)
-		return -EROFS;
-	if (node->file >= 0 && (node->file_writes || !writes)) {
-		unlink_file(fs, node);
-		link_newest(fs, node);
-		return node->file;
-	}
-	fd = open_with_force(fs, node, writes ? O_RDWR : O_RDONLY);
-	if (fd >= 0)
-		node_keep_file(fs, node, fd, writes);
-	return fd;
-}
-
 /* Frees it when nobody needs it any more, then perhaps its parent, and so on. */
 static void release_node(struct hostfs *fs, struct node *node)
 {
@@ -247,12 +190,12 @@ static void release_node(struct hostfs *fs, struct node *node)
 
 		if (node->unlinked && node->orphan >= 0)
 			quota_add(node->source, -(int64_t)quota_size(node->source, node->orphan));
-		drop_file(fs, node);
+		kept_drop(fs, node);
 		unhash(fs, node);
 		table_remove(&fs->nodes, node->index);
 		fs->node_count--;
 		if (node->orphan >= 0)
-			close(node->orphan);
+			kept_close_later(node->orphan);
 		free(node->name);
 		free(node);
 		if (parent)
@@ -284,6 +227,7 @@ int node_move(struct hostfs *fs, struct node *node, struct node *parent, const c
 	node->name = copy;
 	node->parent = parent;
 	node->nameless = !parent;
+	kept_drop_folder(fs, node);
 	if (parent) {
 		parent->children++;
 		if (node->orphan >= 0)
@@ -460,15 +404,12 @@ void nodes_free(struct hostfs *fs)
 
 		if (!n)
 			continue;
+		kept_drop(fs, n);
 		if (n->orphan >= 0)
 			close(n->orphan);
-		if (n->file >= 0)
-			close(n->file);
 		free(n->name);
 		free(n);
 	}
-	fs->oldest = fs->newest = NULL;
-	fs->file_count = 0;
 	table_free(&fs->nodes);
 	table_free(&fs->handles);
 	free(fs->buckets);
@@ -522,7 +463,7 @@ void handle_close(struct hostfs *fs, struct handle *h)
 
 void place_close(struct place *place)
 {
-	if (place->dir >= 0)
+	if (place->dir >= 0 && !place->borrowed)
 		close(place->dir);
 	place->dir = -1;
 }
@@ -534,25 +475,23 @@ int place_stat(const struct place *p, struct statx *st)
 
 int node_place(struct hostfs *fs, struct node *node, struct place *place, struct statx *st)
 {
+	bool folder = S_ISDIR(node->mode) && node->orphan < 0;
 	int dir;
 
 	if (node->parent && node->orphan < 0) {
-		dir = node_open(fs, node->parent, O_PATH | O_DIRECTORY);
+		dir = node_folder(fs, node->parent);
 		if (dir >= 0 && statx(dir, node->name, AT_SYMLINK_NOFOLLOW, STATX_WANTED, st) == 0 &&
 		    is_same(node, st)) {
-			*place = (struct place){.dir = dir, .name = node->name};
+			*place = (struct place){.dir = dir, .name = node->name, .borrowed = true};
 			return 0;
 		}
-		if (dir >= 0)
-			close(dir);
 	}
-	dir = node_open(fs, node, O_PATH);
+	dir = folder ? node_folder(fs, node) : node_open(fs, node, O_PATH);
 	if (dir < 0)
 		return dir;
-	if (statx(dir, "", AT_EMPTY_PATH, STATX_WANTED, st) < 0) {
-		close(dir);
-		return -errno;
-	}
-	*place = (struct place){.dir = dir, .root = is_share_root(node)};
-	return 0;
+	*place = (struct place){.dir = dir, .root = is_share_root(node), .borrowed = folder};
+	if (place_stat(place, st) == 0)
+		return 0;
+	place_close(place);
+	return -ESTALE;
 }

@@ -16,6 +16,7 @@
 #include "hostfs/internal.h"
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/base/log.h"
+#include "uml-lab/base/loop.h"
 
 #define MINOR	  38 /* of the protocol, as in the kernel's header that this was built with */
 #define MINOR_MIN 31 /* 5.4: all that is relied on below */
@@ -295,6 +296,7 @@ size_t hostfs_handle(struct hostfs *fs, const struct hostfs_request *io)
 	if (iov_read(io->out, io->out_count, 0, &rq.in, sizeof(rq.in)) < sizeof(rq.in))
 		return 0;
 	rq.in_bytes = iov_bytes(io->in, io->in_count);
+	fs->now_ms = loop_now_ms();
 	if (rq.in.len < sizeof(rq.in) || rq.in.len > sent)
 		return answer(io, &rq.in, -EINVAL);
 	want = rq.in.len - sizeof(rq.in);

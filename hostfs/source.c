@@ -1,6 +1,6 @@
 /*
- * An open share. Nothing is ever kept open below its root but what the guest has
- * open: each request resolves its path anew from the root by openat2(), so what was moved
+ * An open share. Nothing is kept open below its root for long but what the guest has
+ * open (kept.c): requests resolve their paths anew from the root by openat2(), so what was moved
  * out of the share is out, whatever descriptors there were before, and no `..`,
  * symbolic link, magic link or mount on the way is followed (openat2(2), RESOLVE_*).
  * Kernels before 5.6 walk one name at a time with the same rules.

@@ -17,6 +17,9 @@
  *
  * The guest is told of answers when no more requests wait, and its kicks are not
  * wanted meanwhile, nor while the thread looks for the next one (vring_look.h).
+ *
+ * FORGETs have no answer: that they were taken gives the guest back some memory, and places in the queue. An interrupt for each would
+ * cost it as much as a request does, so it is told of many at once: when half of the queue's places are taken, or TAKEN_MS later.
  */
 #include <errno.h>
 #include <linux/fuse.h>
@@ -39,6 +42,7 @@
 #define BATCH	   16 /* answers that the guest may have to wait for to be told */
 #define ROUNDS	   256 /* of requests, before the guest's messages are looked at */
 #define STACK_SIZE (512 << 10)
+#define TAKEN_MS   20
 
 struct hostfs_device {
 	struct hostfs *fs;
@@ -51,6 +55,8 @@ struct hostfs_device {
 		uint16_t head;
 	} waits[HOSTFS_WAITS_MAX]; /* of queue 1 */
 	struct loop_timer *tick;
+	struct loop_timer *taken; /* FORGETs, of which the guest is not told yet */
+	bool untold;
 	int stop; /* eventfd */
 	int connection;
 	pthread_t thread;
@@ -181,6 +187,27 @@ static void serve_forgets(struct hostfs_device *d)
 		serve(d, 0);
 }
 
+/* Tells the guest of what was answered; of FORGETs not at once. */
+static void call(struct hostfs_device *d, struct vring_queue *q)
+{
+	if (q->index || (uint16_t)(q->next_used - q->called) >= q->size / 2) {
+		vhost_user_call(d->u, q, NULL);
+	} else if (q->next_used != q->called && !d->untold) {
+		d->untold = true;
+		loop_arm_timer(d->taken, TAKEN_MS);
+	}
+}
+
+static void on_taken(void *arg)
+{
+	struct hostfs_device *d = arg;
+	struct vring_queue *q = vhost_user_queue(d->u, 0);
+
+	d->untold = false;
+	if (q)
+		vhost_user_call(d->u, q, NULL);
+}
+
 /* All that wait. 0, or -1 + err: the queue can't be read. */
 static int serve_waiting(struct hostfs_device *d, struct vring_queue *q, struct error *err)
 {
@@ -190,7 +217,7 @@ static int serve_waiting(struct hostfs_device *d, struct vring_queue *q, struct 
 	while ((got = vring_pop(q, &chain, d->iov, VRING_CHAIN_MAX, err)) == 1) {
 		answer(d, q, &chain);
 		if (++since >= BATCH || !vring_waiting(q)) {
-			vhost_user_call(d->u, q, NULL);
+			call(d, q);
 			since = 0;
 			if (q->index)
 				serve_forgets(d);
@@ -225,7 +252,7 @@ static void serve(struct hostfs_device *d, unsigned index)
 	}
 	d->suspect[index] = false;
 	/* What the process before answered, and told nobody of. */
-	vhost_user_call(d->u, q, NULL);
+	call(d, q);
 	if (got < 0)
 		log_error(&err);
 }
@@ -339,7 +366,8 @@ static int set_up(struct hostfs_device *d, const struct vhost_user_device *devic
 	d->source = loop_add_fd(d->loop, vhost_user_fd(d->u), EPOLLIN, on_message, d, err);
 	d->stop_source = loop_add_fd(d->loop, d->stop, EPOLLIN, on_stop, d, err);
 	d->tick = loop_add_timer(d->loop, -1, on_tick, d, err);
-	return d->source && d->stop_source && d->tick ? 0 : -1;
+	d->taken = loop_add_timer(d->loop, -1, on_taken, d, err);
+	return d->source && d->stop_source && d->tick && d->taken ? 0 : -1;
 }
 
 static void *thread_main(void *arg)

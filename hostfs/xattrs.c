@@ -74,6 +74,7 @@ static int change_list(struct request *rq, bool is_default, const void *data, si
 
 	if (result < 0)
 		return result;
+	kept_drop_folder(rq->fs, rq->node);
 	return data ? acl_set(rq, &p, is_default, data, size) : acl_remove(rq, &p, is_default);
 }
 
@@ -125,6 +126,15 @@ static int get_list(struct request *rq, bool is_default)
 	return n < 0 ? (int)n : answer_sized(rq, ARGS(rq, fuse_getxattr_in)->size, data, (size_t)n);
 }
 
+/* A guest's kernel asks for this before the first write after each look at a file, and was just told all else of it. */
+static bool knows_no_capability(const struct request *rq)
+{
+	const struct node *node = rq->node;
+
+	return str_eq(rq->name, "security.capability") && node->shown_ms && !node->has_capability &&
+	       rq->fs->now_ms - node->shown_ms < CACHE_MS;
+}
+
 int op_getxattr(struct request *rq)
 {
 	const struct fuse_getxattr_in *in = ARGS(rq, fuse_getxattr_in);
@@ -137,6 +147,8 @@ int op_getxattr(struct request *rq)
 
 	if (acl_is_name(rq->name, &is_default))
 		return get_list(rq, is_default);
+	if (knows_no_capability(rq))
+		return -ENODATA;
 	result = prepare(rq, &p, host, path);
 	if (result < 0)
 		return result == -EPERM ? -ENODATA : result;
