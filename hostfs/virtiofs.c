@@ -18,8 +18,9 @@
  * The guest is told of answers when no more requests wait, and its kicks are not
  * wanted meanwhile, nor while the thread looks for the next one (vring_look.h).
  *
- * FORGETs have no answer: that they were taken gives the guest back some memory, and places in the queue. An interrupt for each would
- * cost it as much as a request does, so it is told of many at once: when half of the queue's places are taken, or TAKEN_MS later.
+ * FORGETs have no answer: that they were taken gives the guest back some memory, and places in the queue. A kick and an
+ * interrupt for each would cost it as much as a request does. So they are taken beside requests, or FORGETS_MS after the one
+ * before, and the guest is told of many at once: when half of the queue's places are to be given back, or after FORGETS_MS.
  */
 #include <errno.h>
 #include <linux/fuse.h>
@@ -42,7 +43,7 @@
 #define BATCH	   16 /* answers that the guest may have to wait for to be told */
 #define ROUNDS	   256 /* of requests, before the guest's messages are looked at */
 #define STACK_SIZE (512 << 10)
-#define TAKEN_MS   20
+#define FORGETS_MS 5
 
 struct hostfs_device {
 	struct hostfs *fs;
@@ -55,8 +56,8 @@ struct hostfs_device {
 		uint16_t head;
 	} waits[HOSTFS_WAITS_MAX]; /* of queue 1 */
 	struct loop_timer *tick;
-	struct loop_timer *taken; /* FORGETs, of which the guest is not told yet */
-	bool untold;
+	struct loop_timer *forgets;
+	bool forgetting; /* there were some lately: the timer runs */
 	int stop; /* eventfd */
 	int connection;
 	pthread_t thread;
@@ -176,37 +177,14 @@ static void answer(struct hostfs_device *d, struct vring_queue *q, const struct 
 	vring_push(q, chain->head, (uint32_t)n);
 }
 
-static void serve(struct hostfs_device *d, unsigned index);
-
-/* A busy guest must not keep what it has forgotten alive here. */
-static void serve_forgets(struct hostfs_device *d)
-{
-	struct vring_queue *q = vhost_user_queue(d->u, 0);
-
-	if (q && vring_waiting(q))
-		serve(d, 0);
-}
-
-/* Tells the guest of what was answered; of FORGETs not at once. */
+/* Tells the guest of what was answered; of FORGETs when half of the queue's places are taken. */
 static void call(struct hostfs_device *d, struct vring_queue *q)
 {
-	if (q->index || (uint16_t)(q->next_used - q->called) >= q->size / 2) {
-		vhost_user_call(d->u, q, NULL);
-	} else if (q->next_used != q->called && !d->untold) {
-		d->untold = true;
-		loop_arm_timer(d->taken, TAKEN_MS);
-	}
-}
-
-static void on_taken(void *arg)
-{
-	struct hostfs_device *d = arg;
-	struct vring_queue *q = vhost_user_queue(d->u, 0);
-
-	d->untold = false;
-	if (q)
+	if (q->index || (uint16_t)(q->next_used - q->called) >= q->size / 2)
 		vhost_user_call(d->u, q, NULL);
 }
+
+static void serve_forgets(struct hostfs_device *d);
 
 /* All that wait. 0, or -1 + err: the queue can't be read. */
 static int serve_waiting(struct hostfs_device *d, struct vring_queue *q, struct error *err)
@@ -219,18 +197,51 @@ static int serve_waiting(struct hostfs_device *d, struct vring_queue *q, struct 
 		if (++since >= BATCH || !vring_waiting(q)) {
 			call(d, q);
 			since = 0;
-			if (q->index)
+			if (q->index) /* a busy guest must not keep what it has forgotten alive here */
 				serve_forgets(d);
 		}
 	}
 	return got;
 }
 
+/* FORGETs. Those that follow within FORGETS_MS need no kick: on_forgets() and every request look for them. */
+static void serve_forgets(struct hostfs_device *d)
+{
+	struct vring_queue *q = vhost_user_queue(d->u, 0);
+	struct error err = ERROR_INIT;
+
+	if (!q || !vring_waiting(q))
+		return;
+	vring_want_kicks(q, false);
+	if (serve_waiting(d, q, &err) < 0)
+		log_error(&err);
+	d->suspect[0] = false;
+	if (!d->forgetting)
+		loop_arm_timer(d->forgets, FORGETS_MS);
+	d->forgetting = true;
+}
+
+static void on_forgets(void *arg)
+{
+	struct hostfs_device *d = arg;
+	struct vring_queue *q = vhost_user_queue(d->u, 0);
+
+	d->forgetting = false;
+	if (!q)
+		return;
+	serve_forgets(d);
+	vhost_user_call(d->u, q, NULL);
+	if (d->forgetting)
+		return;
+	vring_want_kicks(q, true);
+	serve_forgets(d);
+}
+
 /* Requests, until none came for a while; or for so long that messages and locks should have their turn: then the kick is its own. */
-static void serve(struct hostfs_device *d, unsigned index)
+static void serve(struct hostfs_device *d)
 {
 	static const uint64_t one = 1;
-	struct vring_queue *q = vhost_user_queue(d->u, index);
+	struct vring_queue *q = vhost_user_queue(d->u, 1);
 	struct error err = ERROR_INIT;
 	int got = 0;
 
@@ -239,7 +250,7 @@ static void serve(struct hostfs_device *d, unsigned index)
 	for (int i = 0; i < ROUNDS && got == 0; i++) {
 		vring_want_kicks(q, false);
 		got = serve_waiting(d, q, &err);
-		if (got == 0 && index && vring_look(&d->look, q))
+		if (got == 0 && vring_look(&d->look, q))
 			continue;
 		vring_want_kicks(q, true);
 		if (!vring_waiting(q))
@@ -250,9 +261,9 @@ static void serve(struct hostfs_device *d, unsigned index)
 		if (write(q->kick, &one, sizeof(one)) < 0)
 			log_warn("share %s: cannot wake itself: %s", d->tag, strerror(errno));
 	}
-	d->suspect[index] = false;
+	d->suspect[1] = false;
 	/* What the process before answered, and told nobody of. */
-	call(d, q);
+	vhost_user_call(d->u, q, NULL);
 	if (got < 0)
 		log_error(&err);
 }
@@ -268,9 +279,12 @@ static void on_kick(void *arg, int fd, uint32_t events)
 		if (!q || q->kick != fd)
 			continue;
 		vhost_user_take_kick(q);
-		if (i)
-			vring_look_woken(&d->look);
-		serve(d, i);
+		if (i == 0) {
+			serve_forgets(d);
+			continue;
+		}
+		vring_look_woken(&d->look);
+		serve(d);
 	}
 }
 
@@ -337,8 +351,8 @@ static void on_message(void *arg, int fd, uint32_t events)
 		;
 	if (got == 0) {
 		/* Requests may wait already, and after a change of queues nobody kicks for them. */
-		for (unsigned i = 0; i < QUEUES; i++)
-			serve(d, i);
+		on_forgets(d);
+		serve(d);
 		return;
 	}
 	if (err.kind != ERROR_STATE)
@@ -366,8 +380,8 @@ static int set_up(struct hostfs_device *d, const struct vhost_user_device *devic
 	d->source = loop_add_fd(d->loop, vhost_user_fd(d->u), EPOLLIN, on_message, d, err);
 	d->stop_source = loop_add_fd(d->loop, d->stop, EPOLLIN, on_stop, d, err);
 	d->tick = loop_add_timer(d->loop, -1, on_tick, d, err);
-	d->taken = loop_add_timer(d->loop, -1, on_taken, d, err);
-	return d->source && d->stop_source && d->tick && d->taken ? 0 : -1;
+	d->forgets = loop_add_timer(d->loop, -1, on_forgets, d, err);
+	return d->source && d->stop_source && d->tick && d->forgets ? 0 : -1;
 }
 
 static void *thread_main(void *arg)

@@ -4,8 +4,8 @@
 #   tests/bench/shares.sh [KERNEL…]     linux.uml programs; default: those that `uml-lab doctor` finds
 #   ROUNDS (3), FILES (10000), MEGABYTES (1024)
 #
-# The guest is a bare kernel with busybox: a machine's sandbox leaves nothing to hostfs. They take turns; milliseconds are medians;
-# ratio: share/hostfs, below 1 is faster. The guest's caches are dropped before each step, the host's are warm for both. hostfs
+# The guest is a bare kernel with busybox: a machine's sandbox leaves nothing to hostfs. Shares are read ahead as stage-0 has it
+# (uml-lab/guest/mount.c). They take turns, and turns in being first; milliseconds are medians; ratio: share/hostfs, below 1 is faster. The guest's caches are dropped before each step, the host's are warm for both. hostfs
 # does without much that a share does: owners, attributes, walls.
 set -eu
 ROUNDS=${ROUNDS:-3} FILES=${FILES:-10000} MEGABYTES=${MEGABYTES:-1024}
@@ -30,15 +30,18 @@ cat >"$D/init" <<END
 #!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /hostfs /share
 /bin/busybox mount -t proc none /proc
+/bin/busybox mount -t sysfs none /sys
 /bin/busybox insmod /fuse.ko
 /bin/busybox insmod /virtiofs.ko
 # Without them the folders would be the guest's memory, and fast.
 /bin/busybox mount -t hostfs none /hostfs -o $D/plain || /bin/busybox poweroff -f
 # (Not "work": busybox takes the name of a file that is there for an image.)
 /bin/busybox mount -t virtiofs shared /share || /bin/busybox poweroff -f
+echo 1024 >/sys/class/bdi/\$(/bin/busybox mountpoint -d /share)/read_ahead_kb
 i=0
 while [ \$i -lt $ROUNDS ]; do
-	for at in hostfs share; do
+	[ \$((i % 2)) = 0 ] && order="hostfs share" || order="share hostfs"
+	for at in \$order; do
 		/work /\$at $FILES $MEGABYTES | /bin/busybox sed "s/^/\$at /"
 	done
 	i=\$((i + 1))

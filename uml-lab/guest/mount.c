@@ -23,6 +23,7 @@
 
 #define ROOT_WAIT_MS 10000	/* ubd is there at once; virtio_blk needs its probe */
 #define ROOT_POLL_MS 5
+#define READ_AHEAD_KIB "1024" /* of shares */
 
 static void mount_one(const char *source, const char *target, const char *type, unsigned long flags,
 		      const char *data)
@@ -239,6 +240,22 @@ static int mount_modules(const struct config *c, struct fault *f)
 	return mount_hostfs(c->modules, target, false, f);
 }
 
+/*
+ * Streams ask for READ_AHEAD_KIB at once, which is also the most that uml-hostfs gives: each request costs a guest as much as copying
+ * some hundred KiB does. The kernel's own choice is 128. (AT_STATX_DONT_SYNC: the device number needs no request.)
+ */
+static void read_further_ahead(const char *target)
+{
+	struct statx st;
+	char path[64];
+
+	if (statx(AT_FDCWD, target, AT_STATX_DONT_SYNC, 0, &st) < 0)
+		return;
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", st.stx_dev_major, st.stx_dev_minor);
+	if (guest_poke(path, READ_AHEAD_KIB) < 0)
+		guest_say("cannot set %s: %s", path, strerror(errno));
+}
+
 /* What a share read-only brings is another's: no devices and no set-id programs of his. */
 static int mount_share(const struct config_share *share, struct fault *f)
 {
@@ -247,6 +264,7 @@ static int mount_share(const struct config_share *share, struct fault *f)
 	if (mount(share->tag, share->target, "virtiofs",
 		  share->writable ? 0 : MS_RDONLY | MS_NOSUID | MS_NODEV, NULL) < 0)
 		return fault_errno(f, errno, "cannot mount the share %s at %s", share->tag, share->target);
+	read_further_ahead(share->target);
 	return 0;
 }
 
