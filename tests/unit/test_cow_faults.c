@@ -242,7 +242,8 @@ static bool is_target(const struct user_regs_struct *r, enum fault fault)
 		return true;
 	if (nr == SYS_fsync || nr == SYS_fdatasync)
 		return true;
-	return fault == FAULT_EIO && nr != SYS_exit_group && nr != SYS_brk && nr != SYS_munmap &&
+	/* sigaltstack: the sanitizers, when a process ends */
+	return fault == FAULT_EIO && nr != SYS_sigaltstack && nr != SYS_exit_group && nr != SYS_brk && nr != SYS_munmap &&
 	       nr != SYS_close && nr != SYS_mmap && nr != SYS_mprotect && nr != SYS_getrandom;
 }
 

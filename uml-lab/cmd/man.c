@@ -24,7 +24,8 @@ static const char tail[] =
 	".TP\n$XDG_DATA_HOME/uml-lab/images/, /var/lib/uml-lab/images/\nbase images\n"
 	".TP\n$XDG_RUNTIME_DIR/uml-lab/\nsockets\n"
 	".SH \"SEE ALSO\"\n"
-	"\\fBuml-lab-lab\\fR(5), \\fBuml-lab-submission\\fR(5), \\fBuml-lab-security\\fR(7), \\fBuml-cow\\fR(1), \\fBuml-netplug\\fR(1)\n";
+	"\\fBuml-lab-lab\\fR(5), \\fBuml-lab-submission\\fR(5), \\fBuml-lab-networks\\fR(7), \\fBuml-lab-security\\fR(7), "
+	"\\fBuml-cow\\fR(1), \\fBuml-netplug\\fR(1), \\fBuml-hostfs\\fR(1)\n";
 
 static int run(const void *opaque, const struct strv *operands, struct error *err)
 {
