@@ -24,13 +24,8 @@
 #define UDP_CHECKSUM 6 /* where it stands in the header; no other protocol has its own there */
 
 #define TCP_FIN 0x01
-#define TCP_SYN 0x02
 #define TCP_PSH 0x08
 #define TCP_CWR 0x80
-
-#define TCP_OPTION_END	0
-#define TCP_OPTION_NONE 1
-#define TCP_OPTION_MSS	2
 
 uint64_t offload_sum(const void *data, size_t length)
 {
@@ -166,46 +161,6 @@ void offload_set_length(uint8_t *frame, const struct offload_tcp *t, size_t pack
 	put16(ip + 2, (uint16_t)packet);
 	put16(ip + 10, 0);
 	offload_put_sum(ip + 10, offload_sum(ip, t->tcp - t->ip));
-}
-
-/* Where the option of a kind stands in a TCP header, with at least `length` bytes; NULL: it has none. */
-static uint8_t *find_option(uint8_t *frame, const struct offload_tcp *t, uint8_t kind, size_t length)
-{
-	size_t at = t->tcp + TCP;
-
-	while (at < t->payload && frame[at] != TCP_OPTION_END) {
-		size_t n = frame[at] == TCP_OPTION_NONE ? 1 : at + 1 < t->payload ? frame[at + 1] : 0;
-
-		if (n == 0 || n > t->payload - at || (n == 1 && frame[at] != TCP_OPTION_NONE))
-			return NULL;
-		if (frame[at] == kind && n >= length)
-			return frame + at;
-		at += n;
-	}
-	return NULL;
-}
-
-void offload_lower_mss(uint8_t *frame, size_t length, uint16_t mss)
-{
-	struct offload_tcp t;
-	uint8_t *option;
-	uint16_t old, new, sum;
-
-	if (!offload_parse(frame, length, &t) || !(frame[t.tcp + 13] & TCP_SYN))
-		return;
-	option = find_option(frame, &t, TCP_OPTION_MSS, 4);
-	if (!option || get16(option + 2) <= mss)
-		return;
-	/* RFC 1624: the sum changes as the word does. At an odd place its bytes stand in two words, swapped. */
-	old = get16(option + 2);
-	put16(option + 2, mss);
-	new = mss;
-	if ((option - frame - (ptrdiff_t)t.tcp) % 2) {
-		old = (uint16_t)(old << 8 | old >> 8);
-		new = (uint16_t)(new << 8 | new >> 8);
-	}
-	sum = offload_fold((uint64_t)(uint16_t)~get16(frame + t.tcp + 16) + (uint16_t)~old + new);
-	put16(frame + t.tcp + 16, (uint16_t)~sum);
 }
 
 void offload_cut(const uint8_t *frame, const struct offload_tcp *t, size_t mss,

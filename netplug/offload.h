@@ -49,12 +49,6 @@ uint16_t offload_pseudo(const uint8_t *frame, const struct offload_tcp *t, size_
 void offload_set_length(uint8_t *frame, const struct offload_tcp *t, size_t packet);
 
 /*
- * Lowers the largest segment that a TCP segment with SYN announces (RFC 9293, 3.7.1), if it is above `mss`; the checksum follows.
- * Anything else stays as it is.
- */
-void offload_lower_mss(uint8_t *frame, size_t length, uint16_t mss);
-
-/*
  * Cuts a frame into segments of mss bytes of payload, each with headers and checksums of its own, and calls fn with
  * each; the frame's TCP checksum is not looked at. The frame passed to fn is valid during the call. Frames no longer
  * than mss make one segment.

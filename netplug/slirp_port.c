@@ -5,13 +5,6 @@
  * client of a UDP forward goes back to that client, anything else to libslirp.
  * While the guest does not read, nothing is read for it from the host's
  * sockets: they fill up, and their senders wait.
- *
- * The guest's own SYNs tell libslirp how long its segments may be. Larger ones than MSS_MAX make TCP stand still: nothing
- * here scales windows, so 65535 bytes are all that is ever under way. A guest that got 32 KiB and acknowledges before
- * its program has read them offers the other half, and afterwards no more, since Linux offers whole segments
- * (tcp_output.c: __tcp_select_window()). libslirp in turn sends neither half a segment nor less than half of the
- * largest window it saw (tcp_output.c, silly window avoidance) before 5 seconds are over; and so on for each 32 KiB. Several
- * segments also let the guest work on one while the next is made. What the guest sends may be as long as its MTU.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -22,13 +15,10 @@
 #include <arpa/inet.h>
 
 #include "netplug/netplug_internal.h"
-#include "netplug/offload.h"
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/base/log.h"
 
 #define FORWARDS_MAX 64
-#define MSS_MAX 16344		/* four of them fill the window */
-#define TCP_SYN 0x02
 #define AUTO_TRIES 16		/* a port found free may be taken before it is bound again */
 #define HOSTNAME_MAX 32		/* libslirp cuts longer ones (slirp.h: client_hostname) */
 
@@ -61,7 +51,6 @@ static bool answers_udp(struct slirp_port *port, const struct frame_info *info)
 static void on_input(struct backend *backend, const uint8_t *frame, size_t length)
 {
 	struct slirp_port *port = (struct slirp_port *)backend;
-	uint8_t syn[OFFLOAD_HEADER_MAX];
 	struct frame_info info;
 
 	if (frame_inspect(frame, length, &info) != FRAME_PASS) {
@@ -76,11 +65,6 @@ static void on_input(struct backend *backend, const uint8_t *frame, size_t lengt
 	if (port->config.restrict_access && !allow_passes(&port->allow, &port->config, &info)) {
 		backend->env.stats->in_refused++;
 		return;
-	}
-	if (info.protocol == IPPROTO_TCP && info.tcp_flags & TCP_SYN && length <= sizeof(syn)) {
-		memcpy(syn, frame, length);
-		offload_lower_mss(syn, length, MSS_MAX);
-		frame = syn;
 	}
 	slirp_backend_input(port->slirp, frame, length);
 }
