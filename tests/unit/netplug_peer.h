@@ -258,21 +258,32 @@ static inline void peer_send_udp(struct peer *p, const char *from, unsigned from
 	send(p->guest, frame, peer_ipv4(frame, IPPROTO_UDP, from, to, udp, 8 + length), 0);
 }
 
-static inline void peer_send_syn(struct peer *p, const char *to, unsigned to_port, unsigned from_port)
+/* A segment without data. */
+static inline void peer_send_tcp(struct peer *p, const char *to, unsigned to_port, unsigned from_port, uint32_t sequence, uint32_t ack,
+				 uint8_t flags, unsigned window)
 {
 	uint8_t tcp[20] = { 0 }, frame[64], addresses[8];
 	uint32_t sum;
 
 	peer_put16(tcp, from_port);
 	peer_put16(tcp + 2, to_port);
+	peer_put16(tcp + 4, sequence >> 16);
+	peer_put16(tcp + 6, sequence & 0xffff);
+	peer_put16(tcp + 8, ack >> 16);
+	peer_put16(tcp + 10, ack & 0xffff);
 	tcp[12] = 5 << 4;
-	tcp[13] = 0x02;
-	peer_put16(tcp + 14, 65535);
+	tcp[13] = flags;
+	peer_put16(tcp + 14, window);
 	inet_pton(AF_INET, "10.0.2.15", addresses);
 	inet_pton(AF_INET, to, addresses + 4);
 	sum = peer_sum(IPPROTO_TCP + sizeof(tcp), addresses, 8);
 	peer_put16(tcp + 16, peer_fold(peer_sum(sum, tcp, sizeof(tcp))));
 	send(p->guest, frame, peer_ipv4(frame, IPPROTO_TCP, "10.0.2.15", to, tcp, sizeof(tcp)), 0);
+}
+
+static inline void peer_send_syn(struct peer *p, const char *to, unsigned to_port, unsigned from_port)
+{
+	peer_send_tcp(p, to, to_port, from_port, 0, 0, 0x02, 65535);
 }
 
 static inline void peer_send_arp(struct peer *p, unsigned operation, const char *from, const char *about)
