@@ -162,19 +162,20 @@ uint64_t cow_file_run(const struct cow_file *f, uint64_t start, uint64_t max, bo
 	end = start + max < f->bitmap_bits ? start + max : f->bitmap_bits;
 	bytes = f->header.bitmap_length;
 	while (s < end) {
-		if ((s & 63) == 0 && s / 8 + 8 <= bytes) {
-			uint64_t differ = word_at(f->bitmap + s / 8) ^ same;
+		uint64_t word = s >> 6, differ;
 
-			if (!differ) {
-				s += 64;
-				continue;
-			}
+		if (word * 8 + 8 > bytes) { /* the last bytes */
+			if (cow_file_owns(f, s) != *owned)
+				break;
+			s++;
+			continue;
+		}
+		differ = (word_at(f->bitmap + word * 8) ^ same) >> (s & 63);
+		if (differ) {
 			s += (uint64_t)__builtin_ctzll(differ);
 			break;
 		}
-		if (cow_file_owns(f, s) != *owned)
-			break;
-		s++;
+		s = (word + 1) << 6;
 	}
 	if (s >= end) /* the sectors that V1 and V2 bitmaps forget are not owned either */
 		s = end == f->bitmap_bits && !*owned ? start + max : end;

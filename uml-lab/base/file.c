@@ -303,8 +303,6 @@ uint64_t file_hash(const void *data, size_t length)
 
 /* ---- Freeing ---- */
 
-#define BEHIND_LEAST (1u << 20) /* bytes: less is freed sooner than handed over */
-
 /*
  * The kernel holds a file of its own account from now on: a registered one of an io_uring that does nothing else. When the last
  * descriptor of the ring, which this returns, is closed, a worker of the kernel puts it (io_uring.c, io_ring_exit_work()).
@@ -326,7 +324,7 @@ void file_close_behind(int fd)
 	int saved = errno, ring = -1;
 	struct stat st;
 
-	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 0 && st.st_blocks >= BEHIND_LEAST / 512) {
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 0 && st.st_blocks > 0) {
 		fcntl(fd, F_OFD_SETLK, &unlock);
 		ring = hand_over(fd);
 	}

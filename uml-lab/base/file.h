@@ -60,10 +60,10 @@ char *file_absolute(const char *path, bool missing_ok, struct error *err);
 int file_lock(const char *path, bool exclusive, int timeout_ms, struct error *err);
 
 /*
- * Closes a file that was opened for writing. If that is the end of a large one that has no name any more, the kernel frees its
- * space on its own time (0.1 ms for each extent on some file systems), and nobody waits for that: neither a process nor a
- * name is left behind, and if the host crashes meanwhile, its file system completes it. Where that can't be had, as close().
- * What locks the descriptor held are gone at once. errno is kept.
+ * Closes a file that was opened for writing. If that is the end of one that has no name any more, the kernel frees its
+ * space on its own time (which takes 0.1 ms and more for each extent where that is told to the disk), and nobody waits for
+ * that: neither a process nor a name is left behind, and if the host crashes meanwhile, its file system completes it. Where
+ * that can't be had, as close(). What locks the descriptor held are gone at once. errno is kept.
  */
 void file_close_behind(int fd);
 
