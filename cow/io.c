@@ -15,6 +15,13 @@
 
 #define PIECES 256 /* iovecs given to one system call: a guest's request of 1 MiB in pages */
 
+/*
+ * Bytes written by one system call, and a multiple of them is its end. The page cache of Linux 6.16 and later makes folios as
+ * large as the write; each small write into one then walks all its blocks (ext4_block_write_begin()), which took longer than
+ * all else that a guest's random writes of 4 KiB cost us.
+ */
+#define WRITE_MAX (64u << 10)
+
 /* A position in an iovec array. */
 struct cursor {
 	const struct iovec *iov;
@@ -253,7 +260,9 @@ int cow_chain_writev(struct cow_chain *chain, const struct iovec *iov, int count
 			ret = write_part(chain, &c, taken, at);
 		} else {
 			size_t whole = top->bitmap ? n - n % COW_SECTOR_SIZE : n;
+			size_t room = WRITE_MAX - cow_file_place(top, at) % WRITE_MAX;
 
+			whole = whole < room ? whole : room;
 			ret = write_whole(chain, &c, whole, at, &taken);
 			if (!ret && taken == 0) { /* pieces of less than a sector */
 				taken = COW_SECTOR_SIZE;

@@ -156,7 +156,7 @@ static int serve_queue(struct serve_disk *d, struct vring_queue *q, struct error
 		vring_want_kicks(q, false);
 		if (serve_blk_run(d->blk, q, err))
 			return -1;
-		if (vring_look(&d->look, q))
+		if (vring_look(&d->look, d->guest, q))
 			continue;
 		vring_want_kicks(q, true);
 		if (vring_waiting(q) == 0) {

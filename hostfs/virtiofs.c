@@ -250,7 +250,7 @@ static void serve(struct hostfs_device *d)
 	for (int i = 0; i < ROUNDS && got == 0; i++) {
 		vring_want_kicks(q, false);
 		got = serve_waiting(d, q, &err);
-		if (got == 0 && vring_look(&d->look, q))
+		if (got == 0 && vring_look(&d->look, d->u, q))
 			continue;
 		vring_want_kicks(q, true);
 		if (!vring_waiting(q))

@@ -6,6 +6,7 @@
 #include "tests/unit/unit.h"
 #include "tests/unit/vhost_front.h"
 #include "uml-lab/base/cleanup.h"
+#include "uml-lab/base/vhost_recall.h"
 #include "uml-lab/base/vhost_user.h"
 
 /* A device with two queues whose configuration is 16 bytes, the last of which can be set. */
@@ -55,6 +56,7 @@ static struct vhost_user_device device = {
 static struct vhost_user *u;
 static struct error last;
 static pthread_t thread;
+static int connection; /* u's */
 
 /* Receives until the connection ends. */
 static void *pump(void *arg)
@@ -68,7 +70,7 @@ static void *pump(void *arg)
 		ret = vhost_user_receive(u, &last);
 	} while (ret >= 0);
 	/* as a server does; the front-end learns of it */
-	shutdown(vhost_user_fd(u), SHUT_RDWR);
+	shutdown(connection, SHUT_RDWR);
 	return NULL;
 }
 
@@ -80,7 +82,8 @@ static void begin(struct front *f)
 	error_clear(&last);
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
 		abort();
-	u = vhost_user_new(pair[1], &device, NULL);
+	connection = pair[1];
+	u = vhost_user_new(connection, &device, NULL);
 	front_init(f, pair[0]);
 	if (!u || pthread_create(&thread, NULL, pump, NULL))
 		abort();
@@ -305,5 +308,43 @@ static void test_in_band(void)
 	device.in_band = false;
 }
 
+/* How many interrupts came until none came for a while. */
+static unsigned interrupts(struct front *f, int ms)
+{
+	struct pollfd p = {.fd = f->call, .events = POLLIN};
+	unsigned n = 0;
+	uint64_t one;
+
+	while (poll(&p, 1, ms) > 0 && recv(f->call, &one, sizeof(one), 0) == (ssize_t)sizeof(one))
+		n++;
+	return n;
+}
+
+/* A guest that has not looked is interrupted again, not for ever; one that has looked is left alone. */
+static void test_slept_through(void)
+{
+	struct vring_queue *q;
+	struct front f;
+
+	begin(&f);
+	CU_ASSERT_TRUE_FATAL(front_negotiate(&f, 0));
+	CU_ASSERT_TRUE(front_start(&f));
+	q = vhost_user_queue(u, 0);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(q);
+	for (unsigned round = 1; round <= 3; round++) {
+		vring_push(q, 0, 0);
+		CU_ASSERT_EQUAL(vhost_user_call(u, q, NULL), 0);
+		CU_ASSERT_EQUAL(interrupts(&f, 300), 1 + RECALL_TRIES);
+		front_avail(&f)->ring[FRONT_ENTRIES] = (uint16_t)round;
+	}
+	vring_push(q, 0, 0);
+	CU_ASSERT_EQUAL(vhost_user_call(u, q, NULL), 0);
+	CU_ASSERT_TRUE(interrupts(&f, 0) >= 1);
+	front_avail(&f)->ring[FRONT_ENTRIES] = 4;
+	CU_ASSERT_TRUE(interrupts(&f, 300) <= RECALL_TRIES);
+	CU_ASSERT_EQUAL(interrupts(&f, 50), 0);
+	CU_ASSERT_EQUAL(end(&f), ERROR_STATE);
+}
+
 UNIT_MAIN("vhost user", UNIT_CASE(test_start), UNIT_CASE(test_config), UNIT_CASE(test_refused), UNIT_CASE(test_breaches),
-	  UNIT_CASE(test_pieces), UNIT_CASE(test_in_band))
+	  UNIT_CASE(test_pieces), UNIT_CASE(test_in_band), UNIT_CASE(test_slept_through))

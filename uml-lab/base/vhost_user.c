@@ -47,6 +47,12 @@ struct vhost_user *vhost_user_new(int fd, const struct vhost_user_device *device
 		close(fd);
 		return NULL;
 	}
+	u->recall = (struct vhost_recall)VHOST_RECALL_INIT;
+	if (vhost_recall_open(&u->recall, fd, err)) {
+		free(u);
+		close(fd);
+		return NULL;
+	}
 	u->fd = fd;
 	u->device = device;
 	u->requests = -1;
@@ -70,13 +76,14 @@ void vhost_user_free(struct vhost_user *u)
 	}
 	vhost_user_replace_fd(&u->requests, -1);
 	vhost_user_unmap(&u->memory);
+	vhost_recall_close(&u->recall);
 	close(u->fd);
 	free(u);
 }
 
 int vhost_user_fd(const struct vhost_user *u)
 {
-	return u->fd;
+	return u->recall.poll;
 }
 
 uint64_t vhost_user_features(const struct vhost_user *u)
@@ -143,16 +150,15 @@ int vhost_user_config_changed(struct vhost_user *u, struct error *err)
 	return send_backend_request(u, VHOST_USER_BACKEND_CONFIG_CHANGE, 0, 0, err);
 }
 
-int vhost_user_call(struct vhost_user *u, struct vring_queue *q, struct error *err)
+/* 1: interrupted, 0: it has no interrupt, -1 + err. */
+static int interrupt(struct vhost_user *u, struct vring_queue *q, struct error *err)
 {
 	static const uint64_t one = 1;
 	ssize_t n;
 
-	if (!q->usable || !vring_wants_call(q))
-		return 0;
 	if (q->call < 0 && vhost_user_has(u, VHOST_USER_PROTOCOL_F_INBAND_NOTIFICATIONS))
 		return send_backend_request(u, VHOST_USER_BACKEND_VRING_CALL, q->index,
-					    sizeof(struct vhost_user_vring_state), err);
+					    sizeof(struct vhost_user_vring_state), err) ? -1 : 1;
 	if (q->call < 0)
 		return 0; /* the guest polls */
 	do {
@@ -164,6 +170,45 @@ int vhost_user_call(struct vhost_user *u, struct vring_queue *q, struct error *e
 	 * itself */
 	if (n < 0 && errno != EAGAIN && errno != EPIPE && errno != ECONNRESET)
 		return error_errno(err, errno, "interrupt the guest");
+	return 1;
+}
+
+int vhost_user_call(struct vhost_user *u, struct vring_queue *q, struct error *err)
+{
+	int done;
+
+	if (!q->usable || !vring_wants_call(q))
+		return 0;
+	done = interrupt(u, q, err);
+	/* a socket: UML, which may have slept through it */
+	if (done > 0 && q->call_is_socket) {
+		q->told = true;
+		vhost_recall_called(&u->recall);
+	}
+	return done < 0 ? -1 : 0;
+}
+
+int vhost_user_call_again(struct vhost_user *u, struct error *err)
+{
+	bool unseen = false;
+
+	if (!vhost_recall_due(&u->recall))
+		return 0;
+	for (unsigned i = 0; i < VHOST_USER_QUEUES_MAX; i++) {
+		struct vring_queue *q = &u->queues[i];
+
+		q->told = q->told && q->usable && vring_unseen(q);
+		unseen |= q->told;
+	}
+	if (!unseen) {
+		vhost_recall_seen(&u->recall);
+		return 0;
+	}
+	if (!vhost_recall_unseen(&u->recall))
+		return 0;
+	for (unsigned i = 0; i < VHOST_USER_QUEUES_MAX; i++)
+		if (u->queues[i].told && interrupt(u, &u->queues[i], err) < 0)
+			return -1;
 	return 0;
 }
 
@@ -242,6 +287,8 @@ static int check_header(const struct vhost_user *u, struct error *err)
 
 int vhost_user_receive(struct vhost_user *u, struct error *err)
 {
+	if (vhost_user_call_again(u, err))
+		return -1;
 	for (;;) {
 		size_t whole = sizeof(u->in.header);
 		int ret;

@@ -4,6 +4,7 @@
 
 #include <unistd.h>
 
+#include "uml-lab/base/vhost_recall.h"
 #include "uml-lab/base/vhost_user.h"
 #include "uml-lab/base/vhost_user_wire.h"
 
@@ -17,6 +18,7 @@ struct vhost_user {
 	struct vring_memory memory;
 	struct vring_queue queues[VHOST_USER_QUEUES_MAX];
 	int requests; /* the channel for ours; -1 for none */
+	struct vhost_recall recall;
 	struct vhost_user_message in;
 	size_t have; /* bytes of it */
 	int fds[VHOST_USER_FDS_MAX];

@@ -301,6 +301,11 @@ bool vring_wants_call(struct vring_queue *q)
 	return !(load16(&q->avail->flags) & VRING_AVAIL_F_NO_INTERRUPT);
 }
 
+bool vring_unseen(const struct vring_queue *q)
+{
+	return q->usable && q->event_idx && load16(used_event(q)) != q->next_used;
+}
+
 void vring_want_kicks(struct vring_queue *q, bool wanted)
 {
 	if (!q->usable)

@@ -2,6 +2,8 @@
 
 #include <time.h>
 
+#include "uml-lab/base/vhost_recall.h"
+
 #define PREEMPTED_NS 40000u /* between two glances at the clock: somebody else ran here */
 #define PATIENCE_MIN 4u	    /* short sleeps in a row until looking begins */
 #define PATIENCE_MAX 1024u
@@ -28,10 +30,10 @@ void vring_look_woken(struct vring_look *l)
 		l->on = true;
 }
 
-bool vring_look(struct vring_look *l, const struct vring_queue *q)
+bool vring_look(struct vring_look *l, struct vhost_user *u, const struct vring_queue *q)
 {
 	uint64_t last = now_ns(), now = last;
-	bool found = false, preempted = false;
+	bool found = false, preempted = false, again = false;
 
 	l->answered_at = now;
 	if (!l->on)
@@ -44,6 +46,11 @@ bool vring_look(struct vring_look *l, const struct vring_queue *q)
 		now = now_ns();
 		preempted |= now - last > PREEMPTED_NS;
 		last = now;
+		if (!found && !again && now - l->answered_at > RECALL_FIRST_NS) {
+			again = true;
+			/* a guest that is gone is found by who reads its messages */
+			vhost_user_call_again(u, NULL);
+		}
 	}
 	if (found && !preempted) {
 		if (++l->found % FORGIVEN == 0 && l->patience > PATIENCE_MIN)

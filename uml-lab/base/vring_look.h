@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "uml-lab/base/vring.h"
+#include "uml-lab/base/vhost_user.h"
 
 #define VRING_LOOK_NS 200000u /* a guest's way from an answer to its next request takes 50 to 150 µs */
 
@@ -26,6 +26,6 @@ void vring_look_reset(struct vring_look *l);
 /* A sleep is over, because the guest asked for something. */
 void vring_look_woken(struct vring_look *l);
 /* All requests are answered. Whether there are new ones, if looking is worth it; else the thread should sleep. */
-bool vring_look(struct vring_look *l, const struct vring_queue *q);
+bool vring_look(struct vring_look *l, struct vhost_user *u, const struct vring_queue *q);
 
 #endif

@@ -1,0 +1,43 @@
+/*
+ * Interrupts that a UML guest slept through.
+ *
+ * UML's idle loop (os_idle_sleep(), 6.1 to 7.2) looks whether there is something to do, then waits for a signal, and blocks SIGALRM
+ * alone in between. A device that answers in that moment, some 20 µs after it was asked, interrupts a guest that notes it and goes
+ * to sleep: until its next tick, 4 to 10 ms later. The faster the answer, the likelier. (Seen with perf on 7.2: one of ten requests
+ * to a disk.) So who has interrupted the guest looks after RECALL_FIRST_NS whether it has seen what it was told of, and interrupts
+ * it again if not.
+ *
+ * This is the clock of it, and the descriptor that is readable when it is due or the connection is.
+ */
+#ifndef UML_LAB_BASE_VHOST_RECALL_H
+#define UML_LAB_BASE_VHOST_RECALL_H
+
+#include <stdbool.h>
+
+#include "uml-lab/base/error.h"
+
+#define RECALL_FIRST_NS 100000u /* a guest that was woken has looked by then */
+#define RECALL_TRIES	4u	/* each after twice the time of the one before; then it is its tick's turn */
+
+struct vhost_recall {
+	int poll, timer; /* -1: none */
+	unsigned tries;	 /* since the guest was last seen to follow */
+	bool armed;
+};
+
+#define VHOST_RECALL_INIT {.poll = -1, .timer = -1}
+
+/* fd: the connection, whose readiness the descriptor shows too. 0, or -1 + err. */
+int vhost_recall_open(struct vhost_recall *r, int fd, struct error *err);
+void vhost_recall_close(struct vhost_recall *r);
+
+/* The guest was interrupted. */
+void vhost_recall_called(struct vhost_recall *r);
+
+/* Whether it is time to look if the guest has seen it. Then one of the following two is to be called. */
+bool vhost_recall_due(struct vhost_recall *r);
+void vhost_recall_seen(struct vhost_recall *r);
+/* It has not. Whether it should be interrupted again; the clock is set for the next look then. */
+bool vhost_recall_unseen(struct vhost_recall *r);
+
+#endif
