@@ -8,6 +8,10 @@
  *
  * To the guest (queue 0): straight into buffers of the guest's, TCP segments joined to super-frames: vnet_join.c.
  *
+ * Of requests that are done the guest wants to know after each one (virtqueue_enable_cb_delayed() with one pending), and an
+ * interrupt costs UML more than an acknowledgement does. It looks for itself whenever frames come for it
+ * (virtio_net.c: virtnet_poll_cleantx()). So it is told of small frames taken only after a while, when most often it knows.
+ *
  * When the guest has no buffers, frames wait in a bounded queue, and the port is told (link->congested).
  *
  * The connection is the supervisor's relay, which keeps the guest's and sets up a new plug as the last was (machine/vhost_relay.c). An
@@ -26,6 +30,10 @@
 #define CONGESTED_BYTES (QUEUE_BYTES / 4)
 #define PROMPT_BYTES 4096		/* told to the guest at once, which works on them while more come */
 #define DRAINS 4			/* tries in one turn to get rid of what waits, while the guest adds buffers */
+
+#define LAZY_BYTES 256			/* of a turn's frames on average: acknowledgements and the like */
+#define LAZY_FRAMES 32
+#define LAZY_MS 1
 
 /* Calls of a guest that is gone need not be told: its connection ends. */
 static void call(struct vnet *v, struct vring_queue *q)
@@ -191,15 +199,48 @@ static size_t take_next(struct vnet *v, struct vring_queue *q)
 	return length + 1;
 }
 
+static struct vring_queue *transmit_queue(struct vnet *v)
+{
+	return v->u && vnet_agreed(v, VIRTIO_F_VERSION_1) ? vhost_user_queue(v->u, VNET_TX) : NULL;
+}
+
+static void tell_taken(struct vnet *v, struct vring_queue *q)
+{
+	loop_arm_timer(v->lazy, -1);
+	v->untold = 0;
+	call(v, q);
+}
+
+static void on_lazy(void *arg)
+{
+	struct vnet *v = arg;
+	struct vring_queue *q = transmit_queue(v);
+
+	if (q)
+		tell_taken(v, q);
+}
+
+/* The guest gets to know of frames that were taken: now, or soon. */
+static void note_taken(struct vnet *v, struct vring_queue *q, unsigned frames, size_t bytes)
+{
+	v->untold += frames;
+	if (bytes > (size_t)frames * LAZY_BYTES || v->untold > LAZY_FRAMES || v->untold > q->size / 4)
+		tell_taken(v, q);
+	else if (v->untold == frames)
+		loop_arm_timer(v->lazy, LAZY_MS);
+}
+
 static void receive_frames(struct link *link)
 {
 	struct vnet *v = (struct vnet *)link;
-	struct vring_queue *q = v->u && vnet_agreed(v, VIRTIO_F_VERSION_1) ? vhost_user_queue(v->u, VNET_TX) : NULL;
+	struct vring_queue *q = transmit_queue(v);
 	size_t bytes = 0, n;
+	unsigned taken = 0;
 
 	for (int frames = 0; q && v->waiting && !v->held && frames < TURN_FRAMES && bytes < TURN_BYTES; frames++) {
 		n = take_next(v, q);
 		bytes += n;
+		taken += n > 0;
 		if (n)
 			continue;
 		vring_want_kicks(q, true);
@@ -208,8 +249,8 @@ static void receive_frames(struct link *link)
 		else
 			v->waiting = false;
 	}
-	if (bytes)
-		call(v, q);
+	if (taken)
+		note_taken(v, q, taken, bytes);
 	if (!q)
 		v->waiting = false;
 	link->more = v->waiting && !v->held;
@@ -235,6 +276,8 @@ static void disconnect(struct vnet *v)
 	loop_remove_fd(v->source);
 	v->source = NULL;
 	vnet_forget(v);
+	loop_arm_timer(v->lazy, -1);
+	v->untold = 0;
 	vhost_user_free(v->u);
 	v->u = NULL;
 	v->waiting = v->bad = v->link.more = false;
@@ -373,6 +416,7 @@ static void free_link(struct link *link)
 	struct vnet *v = (struct vnet *)link;
 
 	disconnect(v);
+	loop_remove_timer(v->lazy);
 	frame_queue_free(&v->out);
 	free(v);
 }
@@ -396,6 +440,12 @@ struct link *link_vnet_new(struct loop *loop, const struct netplug_port_config *
 	if (!v || frame_queue_init(&v->out, QUEUE_BYTES, NULL)) {
 		free(v);
 		error_oom(err);
+		return NULL;
+	}
+	v->lazy = loop_add_timer(loop, -1, on_lazy, v, err);
+	if (!v->lazy) {
+		frame_queue_free(&v->out);
+		free(v);
 		return NULL;
 	}
 	v->link = (struct link){

@@ -50,6 +50,8 @@ struct vnet {
 	bool trusted;			/* checksums of what goes to the guest are right */
 	bool held;
 	bool waiting;			/* frames of the guest's may be there: kicks are not wanted meanwhile */
+	struct loop_timer *lazy;	/* to tell the guest of frames that were taken: … */
+	unsigned untold;		/* … so many */
 	bool bad;			/* the guest's buffers can't be used: its connection is to be ended */
 
 	struct vnet_packet packets[VNET_PACKETS_MAX];

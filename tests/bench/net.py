@@ -192,10 +192,13 @@ def host_legacy(contest):
 
 
 def passt():
-    """One that speaks vhost-user, beside a kernel that tests/kernels fetched; Debian 12's own is older."""
-    for path, modules in uml_kernels().values():
-        if path and modules and os.access(f"{os.path.dirname(path)}/passt", os.X_OK):
-            return f"{os.path.dirname(path)}/passt"
+    """One that speaks vhost-user, beside a kernel that tests/kernels fetched; Debian 12's own, beside linux.uml, is older."""
+    for kernel, _ in uml_kernels().values():
+        path = f"{os.path.dirname(kernel or '')}/passt"
+        if os.access(path, os.X_OK):
+            told = subprocess.run([path, "--help"], capture_output=True, text=True)
+            if "--vhost-user" in told.stdout + told.stderr:
+                return path
     return None
 
 
@@ -315,7 +318,7 @@ def main():
         initramfs(modules)
         for name, _, there in contenders:
             if not there:
-                print(f"{name}: not installed (tests/kernels fetches a passt with vhost-user)")
+                print(f"{name}: not installed (a passt with vhost-user comes with the kernels of tests/kernels)")
         contenders = [c for c in contenders if c[2] and only in c[0]]
         results = [(name, []) for name, _, _ in contenders]
         for _ in range(ROUNDS):

@@ -1,5 +1,6 @@
 /* Checksums, segments cut and joined, and a plug that goes on in the middle of another's queues. */
 #include <netinet/in.h>
+#include <poll.h>
 
 #include "tests/unit/unit.h"
 #include "tests/unit/vnet_world.h"
@@ -432,6 +433,55 @@ static void test_from_guest(void)
 	vnet_close(&w);
 }
 
+/* Interrupts since this was asked last. */
+static unsigned calls(struct vnet_world *w)
+{
+	uint8_t data[8 * 256];
+	ssize_t n = recv(w->call, data, sizeof(data), MSG_DONTWAIT);
+
+	return n > 0 ? (unsigned)n / 8 : 0;
+}
+
+/* That small frames were taken is told after a while, once for all; of many, and of long ones, at once. */
+static void test_told_lazily(void)
+{
+	static uint8_t f[OFFLOAD_FRAME_MAX];
+	struct virtio_net_hdr_v1 none = {0};
+	struct vnet_world w;
+	size_t length = make_frame(f, false, false, 20);
+	unsigned told = 0;
+
+	vnet_open(&w, MEMORY);
+	vnet_attach(&w, &events, NETPLUG_KIND_VDE, FEATURES);
+	calls(&w);
+	for (int i = 0; i < 3; i++)
+		send_from_guest(&w, &none, f, length);
+	CU_ASSERT_EQUAL(used_ring(&w, 1)->idx, 3);
+	told = calls(&w);
+	CU_ASSERT_TRUE(told < 3); /* 0, unless we were kept from running */
+	for (int i = 0; i < 20; i++) {
+		poll(NULL, 0, 2);
+		vnet_turn(&w);
+		told += calls(&w);
+	}
+	CU_ASSERT_TRUE(told > 0 && told < 3);
+	send_from_guest(&w, &none, f, make_frame(f, false, false, 1000));
+	CU_ASSERT_EQUAL(calls(&w), 1);
+	make_frame(f, false, false, 20);
+	for (unsigned i = told = 0; i < VNET_ENTRIES && !told; i++) {
+		send_from_guest(&w, &none, f, length);
+		told = calls(&w);
+	}
+	CU_ASSERT_EQUAL(told, 1);
+	send_from_guest(&w, &none, f, length);
+	vnet_detach(&w);
+	/* a plug that is gone owes nothing to the guest, nor does its timer come */
+	vnet_attach(&w, &events, NETPLUG_KIND_VDE, FEATURES);
+	CU_ASSERT_EQUAL(calls(&w), 2); /* both queues: whatever the guest may have missed */
+	vnet_detach(&w);
+	vnet_close(&w);
+}
+
 UNIT_MAIN("netplug offload", UNIT_CASE(test_sum), UNIT_CASE(test_complete), UNIT_CASE(test_cut), UNIT_CASE(test_parse),
 	  UNIT_CASE(test_join), UNIT_CASE(test_not_joined), UNIT_CASE(test_padded), UNIT_CASE(test_resume), UNIT_CASE(test_too_few_buffers),
-	  UNIT_CASE(test_from_guest))
+	  UNIT_CASE(test_from_guest), UNIT_CASE(test_told_lazily))
