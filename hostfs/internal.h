@@ -234,8 +234,10 @@ bool *node_folder_plain(struct hostfs *fs, const struct node *node);
 /* The node has changed, or goes: nothing of it is kept. */
 void kept_drop_folder(struct hostfs *fs, const struct node *node);
 void kept_drop(struct hostfs *fs, struct node *node);
-/* Closes what may be the last of a removed file, soon. */
+/* Closes what may be the last of a removed file, soon: before kept_end() of the last who said kept_begin(). */
 void kept_close_later(int fd);
+void kept_begin(void);
+void kept_end(void);
 
 /* ---- ids.c ---- */
 /* A place: name in the folder dir; or name NULL: what dir itself is a descriptor of. */

@@ -10,11 +10,13 @@
  * the guest's own CACHE_MS together are less than a second.
  *
  * Descriptors that may be a removed file's last: closing one is when the host frees its blocks, which can take longer than all
- * else that removing a file is (a disk that is told of each free block). A thread of its own closes them, and ends when there is nothing to close.
+ * else that removing a file is (a disk that is told of each free block). A thread of its own, the process's, closes them;
+ * it ends when there is nothing to close.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -149,28 +151,31 @@ void kept_drop(struct hostfs *fs, struct node *node)
 
 static struct {
 	pthread_mutex_t lock;
-	bool runs; /* the thread */
+	pthread_t thread;
+	bool started; /* to be joined, even if it has ended */
+	bool runs;    /* it closes what waits */
+	unsigned users;
 	unsigned count;
 	int fds[CLOSE_MAX];
 } closing = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-/* Closes what waits. False: it has waited for nothing long enough, and is to end. */
+/* Closes what waits. False: it has waited for nothing long enough, or nobody is left to come with more; the thread is to end. */
 static bool close_some(unsigned *idle)
 {
 	static int fds[CLOSE_MAX]; /* the one thread's */
 	unsigned n;
+	bool on;
 
 	pthread_mutex_lock(&closing.lock);
 	n = closing.count;
-	for (unsigned i = 0; i < n; i++)
-		fds[i] = closing.fds[i];
+	memcpy(fds, closing.fds, n * sizeof(*fds));
 	closing.count = 0;
 	*idle = n ? 0 : *idle + 1;
-	closing.runs = *idle < CLOSE_LOOKS;
+	on = closing.runs = *idle < CLOSE_LOOKS && closing.users;
 	pthread_mutex_unlock(&closing.lock);
 	for (unsigned i = 0; i < n; i++)
 		close(fds[i]);
-	return *idle < CLOSE_LOOKS;
+	return on;
 }
 
 static void *closing_main(void *arg)
@@ -183,18 +188,38 @@ static void *closing_main(void *arg)
 	return arg;
 }
 
+/* The lock is held. One that has said that it does not run any more does not want it again. */
 static bool start_closing(void)
 {
 	pthread_attr_t attr;
-	pthread_t thread;
-	bool started;
 
+	if (closing.started)
+		pthread_join(closing.thread, NULL);
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, STACK_SIZE);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	started = pthread_create(&thread, &attr, closing_main, NULL) == 0;
+	closing.started = closing.users && pthread_create(&closing.thread, &attr, closing_main, NULL) == 0;
 	pthread_attr_destroy(&attr);
-	return started;
+	return closing.started;
+}
+
+void kept_begin(void)
+{
+	pthread_mutex_lock(&closing.lock);
+	closing.users++;
+	pthread_mutex_unlock(&closing.lock);
+}
+
+void kept_end(void)
+{
+	bool last;
+
+	pthread_mutex_lock(&closing.lock);
+	last = --closing.users == 0 && closing.started;
+	if (last)
+		closing.started = false;
+	pthread_mutex_unlock(&closing.lock);
+	if (last)
+		pthread_join(closing.thread, NULL);
 }
 
 void kept_close_later(int fd)

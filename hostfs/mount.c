@@ -73,8 +73,10 @@ int hostfs_mount_serve(struct hostfs *fs, const char *mountpoint, int fd, int st
 	if (fd >= 0)
 		return serve(fs, fd, stop, err);
 	session = fuse_session_new(&args, &none, sizeof(none), NULL);
-	if (!session)
+	if (!session) {
+		fuse_opt_free_args(&args);
 		return error_set(err, ERROR_FAILED, "libfuse cannot start");
+	}
 	if (fuse_session_mount(session, mountpoint) < 0) {
 		error_set(err, ERROR_FAILED, "cannot mount at %s", mountpoint);
 		error_hint(err, "see what libfuse said above; is /dev/fuse there, and fuse3 installed?");
@@ -83,5 +85,6 @@ int hostfs_mount_serve(struct hostfs *fs, const char *mountpoint, int fd, int st
 		fuse_session_unmount(session);
 	}
 	fuse_session_destroy(session);
+	fuse_opt_free_args(&args); /* fuse_session_new() has put its own copy there */
 	return result;
 }

@@ -359,6 +359,8 @@ struct hostfs *hostfs_new(const struct hostfs_share *shares, size_t count, bool 
 {
 	struct hostfs *fs = calloc(1, sizeof(*fs));
 
+	if (fs)
+		kept_begin();
 	if (!fs || !(fs->args = malloc(HOSTFS_ARGS_MAX + 1)) || !(fs->sources = calloc(count, sizeof(*fs->sources)))) {
 		error_oom(err);
 		hostfs_free(fs);
@@ -385,6 +387,7 @@ void hostfs_free(struct hostfs *fs)
 	free(fs->sources);
 	free(fs->args);
 	free(fs);
+	kept_end();
 }
 
 void hostfs_reset(struct hostfs *fs)
