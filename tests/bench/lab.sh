@@ -1,8 +1,8 @@
 #!/bin/bash
 # uml-lab against bare guests: how long until a machine is ready, what idle machines cost, how long a reset takes.
 #
-#   tests/bench/lab.sh [PART…]     boot, parallel, idle, reset (default: all); tests/bench/run sets what it needs
-#   ROUNDS: how many pairs of boots (default 5; Debian 3)
+#   tests/bench/lab.sh [PART…]     boot, parallel, idle, reset, class (default: all); tests/bench/run sets what it needs
+#   ROUNDS: how many pairs of boots (default 5; Debian 3); STUDENTS: how many start at once (default 30)
 #
 # "Bare" is linux.uml with the same image, memory and a fresh overlay made by the kernel, timed until its console shows a shell's
 # prompt (bare-boot.py). It is measured twice: as it is, and without the RAID-6 measurement at boot that uml-lab leaves out too
@@ -14,7 +14,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 for c in uml-lab uml-cow python3 qemu-img; do command -v "$c" >/dev/null || { echo "$c is missing" >&2; exit 77; }; done
 [ -e "${UML_LAB_IMAGES:-}/tiny.img" ] || { echo "UML_LAB_IMAGES names no folder with tiny.img: use tests/bench/run" >&2; exit 77; }
 parts=("$@")
-[ $# -gt 0 ] || parts=(boot parallel idle reset)
+[ $# -gt 0 ] || parts=(boot parallel idle reset class)
 
 D=$(mktemp -d "${TMPDIR:-/tmp}/lab.XXXXXX")
 end() {
@@ -203,6 +203,37 @@ part_reset() {
 		"qemu-img create -q -f qcow2 -b '$base' -F raw '$D/o.qcow2'"
 	compare "uml-cow create: qemu-img create" "rm -f '$D/o.cow'" "uml-cow create -b '$base' '$D/o.cow'" \
 		"rm -f '$D/o.qcow2'" "qemu-img create -q -f qcow2 -b '$base' -F raw '$D/o.qcow2'"
+}
+
+# Nine in the morning: as many sessions as STUDENTS, all started at once; what they take, and how long until all are stopped.
+part_class() {
+	local students=${STUDENTS:-30} started=() i pid pss=0 up all
+	lab class tiny auto 64M '    interfaces:
+      - {slirp: true, forward: ["auto:80"]}
+' m
+	forget
+	local a=$EPOCHREALTIME b
+	for ((i = 1; i <= students; i++)); do
+		timeout -k 5 300 uml-lab up --quiet --timeout 280s --name "s$i" "$D/lab/class" 2>>"$D/err" &
+		started+=($!)
+	done
+	for pid in "${started[@]}"; do wait "$pid" || { cat "$D/err" >&2; exit 1; }; done
+	b=$EPOCHREALTIME
+	up=$((${b/./} - ${a/./}))
+	mapfile -t all < <(uml-lab status --json |
+		python3 -c 'import json,sys; [print(m["supervisor_pid"]) for s in json.load(sys.stdin) for m in s["machines"]]' |
+		while read -r pid; do descendants "$pid"; done)
+	for pid in "${all[@]}"; do
+		pss=$((pss + $(awk '/^Pss:/ { print $2 }' "/proc/$pid/smaps_rollup" 2>/dev/null || echo 0)))
+	done
+	local disk
+	disk=$(du -sk "$HOME/.local/state/uml-lab/sessions" | cut -f1)
+	timed uml-lab down --all
+	local left=0
+	for pid in "${all[@]}"; do [ ! -e "/proc/$pid/exe" ] || left=$((left + 1)); done
+	printf '%-34s %8s %12s %12s %8s %10s\n' "sessions started at once" "up s" "PSS KiB each" "disk KiB each" "down s" "left over"
+	awk -v n="$students" -v u=$up -v p=$pss -v k="$disk" -v d="$REPLY" -v l=$left 'BEGIN {
+		printf "%-34d %8.1f %12d %13d %8.1f %10d\n", n, u / 1e6, p / n, k / n, d / 1e3, l }'
 }
 
 for part in "${parts[@]}"; do "part_$part"; done

@@ -2,31 +2,17 @@
  * The control socket: any messages, in any order, are acted on or refused, and what is answered is well-formed.
  * Input: length (2 bytes, little-endian), message, and so on; a message of odd length comes with a descriptor.
  */
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "netplug/netplug_internal.h"
-#include "uml-lab/base/log.h"
+#include "tests/fuzz/netplug_alone.h"
 
 #define MESSAGES_MAX 32
 
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 /* Forwards bind ports: not the host's. */
-int LLVMFuzzerInitialize(int *argc, char ***argv)
-{
-	(void)argc;
-	(void)argv;
-	log_setup("fuzz", LOG_LEVEL_ERROR);
-	if (unshare(CLONE_NEWUSER | CLONE_NEWNET))
-		abort();
-	return 0;
-}
-
 static void send_message(int fd, const uint8_t *data, size_t length)
 {
 	union {

@@ -1,29 +1,16 @@
 /*
  * What a guest sends is hostile. Any frames, in any order, through the port and libslirp, with a TCP and a UDP forward: nothing
- * crashes or aborts. Input: length (2 bytes, little-endian), frame, and so on. Happens in a network namespace without any
- * interface up, since libslirp would send the fuzzer's ideas to the world.
+ * crashes or aborts. Input: length (2 bytes, little-endian), frame, and so on.
  */
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "netplug/netplug_internal.h"
+#include "tests/fuzz/netplug_alone.h"
 
 #define FRAMES_MAX 64
-
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-int LLVMFuzzerInitialize(int *argc, char ***argv)
-{
-	(void)argc;
-	(void)argv;
-	if (unshare(CLONE_NEWUSER | CLONE_NEWNET))
-		abort();
-	return 0;
-}
 
 static void add_forward(struct port *port, const char *text)
 {

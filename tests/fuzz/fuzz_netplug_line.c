@@ -6,29 +6,17 @@
  * Input: first byte: switches; then records of length (2 bytes, little-endian) and bytes: length bit 15 set: settings of
  * the line, text "KEY=VALUE", or an allowed destination when it begins with '@'; else a frame.
  */
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "netplug/netplug_internal.h"
+#include "tests/fuzz/netplug_alone.h"
 
 #define RECORDS_MAX 64
 #define SETTING 0x8000u
 #define TEXT_MAX 96
-
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-int LLVMFuzzerInitialize(int *argc, char ***argv)
-{
-	(void)argc;
-	(void)argv;
-	if (unshare(CLONE_NEWUSER | CLONE_NEWNET))
-		abort();
-	return 0;
-}
 
 static void capture(struct port *port)
 {

@@ -162,14 +162,13 @@ int strv_add(struct strv *v, const char *s, struct error *err)
 
 int strv_addf(struct strv *v, struct error *err, const char *fmt, ...)
 {
-	char *s = NULL;
 	va_list ap;
-	int n;
+	char *s;
 
 	va_start(ap, fmt);
-	n = vasprintf(&s, fmt, ap);
+	s = str_vprintf(fmt, ap);
 	va_end(ap);
-	return strv_take(v, n < 0 ? NULL : s, err);
+	return strv_take(v, s, err);
 }
 
 int strv_split(struct strv *v, const char *s, char separator, struct error *err)
@@ -187,19 +186,23 @@ int strv_split(struct strv *v, const char *s, char separator, struct error *err)
 
 /* ---- single strings ---- */
 
+char *str_vprintf(const char *fmt, va_list ap)
+{
+	char *s;
+
+	return vasprintf(&s, fmt, ap) < 0 ? NULL : s;
+}
+
 char *str_printf(struct error *err, const char *fmt, ...)
 {
-	char *s = NULL;
 	va_list ap;
-	int n;
+	char *s;
 
 	va_start(ap, fmt);
-	n = vasprintf(&s, fmt, ap);
+	s = str_vprintf(fmt, ap);
 	va_end(ap);
-	if (n < 0) {
+	if (!s)
 		error_oom(err);
-		return NULL;
-	}
 	return s;
 }
 

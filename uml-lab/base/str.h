@@ -54,6 +54,8 @@ int strv_addf(struct strv *v, struct error *err, const char *fmt, ...) __attribu
 /* Splits at each separator; empty fields are kept. */
 int strv_split(struct strv *v, const char *s, char separator, struct error *err);
 
+/* malloc'ed vprintf; NULL when memory is out. */
+char *str_vprintf(const char *fmt, va_list ap) __attribute__((format(printf, 1, 0)));
 /* malloc'ed printf; NULL + err when memory is out. */
 char *str_printf(struct error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 char *str_dup(const char *s, struct error *err);

@@ -28,13 +28,10 @@ __attribute__((format(printf, 4, 5))) static void complain(struct loader *loader
 {
 	cleanup_free char *where = lab_path_format(path), *text = NULL;
 	va_list ap;
-	int n;
 
 	va_start(ap, fmt);
-	n = vasprintf(&text, fmt, ap);
+	text = str_vprintf(fmt, ap);
 	va_end(ap);
-	if (n < 0)
-		text = NULL;
 	if (!where || !text)
 		loader->out_of_memory = true;
 	else

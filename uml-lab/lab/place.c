@@ -118,13 +118,10 @@ void lab_blame(const struct loader *loader, const struct place *place, const cha
 {
 	cleanup_free char *text = NULL;
 	va_list ap;
-	int n;
 
 	va_start(ap, fmt);
-	n = vasprintf(&text, fmt, ap);
+	text = str_vprintf(fmt, ap);
 	va_end(ap);
-	if (n < 0)
-		text = NULL;
 	lab_problem_add(loader->problems, place ? place->mark : (struct lab_mark){1, 1},
 			place ? place->path : "", "%s", text ? text : "out of memory");
 }

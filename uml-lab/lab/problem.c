@@ -17,17 +17,14 @@ void lab_problem_add(struct lab_problems *problems, struct lab_mark mark, const 
 	struct lab_problem problem = {.line = mark.line, .column = mark.column};
 	struct lab_problem *items;
 	va_list ap;
-	int n;
 
 	if (problems->count >= LAB_PROBLEMS_MAX) {
 		problems->untold++;
 		return;
 	}
 	va_start(ap, fmt);
-	n = vasprintf(&problem.message, fmt, ap);
+	problem.message = str_vprintf(fmt, ap);
 	va_end(ap);
-	if (n < 0)
-		problem.message = NULL;
 	problem.path = strdup(path);
 	items = reallocarray(problems->items, problems->count + 1, sizeof(*items));
 	if (items)

@@ -43,21 +43,16 @@ static char *lab_name(const char *lab, const struct strv *params, struct error *
 /* Hands what is known of the machines that the new description still has from the old session to the new one. */
 static int carry_over(struct session *s, struct session *old, struct error *err)
 {
-	s->machines = calloc(s->lab->machine_count, sizeof(*s->machines));
-	if (!s->machines)
-		return error_oom(err);
-	for (size_t i = 0; i < s->lab->machine_count; i++) {
-		struct session_machine *m = &s->machines[s->machine_count++];
-		struct session_machine *before = old ? session_find_machine(old, s->lab->machines[i].name) : NULL;
+	if (session_add_machines(s, err) < 0)
+		return -1;
+	for (size_t i = 0; old && i < s->machine_count; i++) {
+		struct session_machine *before = session_find_machine(old, s->machines[i].name);
 
-		if (before) {
-			*m = *before;
-			*before = (struct session_machine){0};
+		if (!before)
 			continue;
-		}
-		m->name = str_dup(s->lab->machines[i].name, err);
-		if (!m->name)
-			return -1;
+		free(s->machines[i].name);
+		s->machines[i] = *before;
+		*before = (struct session_machine){0};
 	}
 	for (size_t i = 0; old && i < old->machine_count; i++)
 		if (session_machine_runs(&old->machines[i]) && old->machines[i].name)

@@ -147,6 +147,8 @@ int session_update(const char *name, int (*fn)(struct session *session, void *ar
 /* The names of all sessions, sorted. */
 int session_names(struct strv *out, struct error *err);
 struct session_machine *session_find_machine(struct session *session, const char *name);
+/* Gives a session that has none yet its machines: one for each of its lab's, in their order, with nothing but a name. */
+int session_add_machines(struct session *session, struct error *err);
 struct session_snapshot *session_find_snapshot(const struct session *session, const char *name);
 /* NULL when the snapshot has no such machine. */
 struct session_frozen *session_find_frozen(const struct session_snapshot *snapshot, const char *machine);

@@ -94,6 +94,22 @@ struct session_machine *session_find_machine(struct session *session, const char
 	return NULL;
 }
 
+int session_add_machines(struct session *session, struct error *err)
+{
+	const struct lab *lab = session->lab;
+
+	session->machines = calloc(lab->machine_count, sizeof(*session->machines));
+	if (!session->machines)
+		return error_oom(err);
+	session->machine_count = lab->machine_count;
+	for (size_t i = 0; i < lab->machine_count; i++) {
+		session->machines[i].name = str_dup(lab->machines[i].name, err);
+		if (!session->machines[i].name)
+			return -1;
+	}
+	return 0;
+}
+
 /* ---- reading ---- */
 
 static int read_machine(yaml_document_t *doc, yaml_node_t *node, struct session_machine *m, struct error *err)
@@ -135,18 +151,12 @@ static int read_session_part(struct session *s, yaml_document_t *doc, yaml_node_
 	    yaml_copy_list(doc, part, "params", &s->params, err) < 0 ||
 	    session_networks_read(doc, part, s, err) < 0 ||
 	    last_check_read(doc, yaml_get(doc, part, "check"), &s->last_check, err) < 0 ||
-	    session_origin_read(doc, yaml_get(doc, part, "submission"), &s->origin, err) < 0)
+	    session_origin_read(doc, yaml_get(doc, part, "submission"), &s->origin, err) < 0 ||
+	    session_add_machines(s, err) < 0)
 		return -1;
-	s->machines = calloc(s->lab->machine_count, sizeof(*s->machines));
-	if (!s->machines)
-		return error_oom(err);
-	for (size_t i = 0; i < s->lab->machine_count; i++) {
-		struct session_machine *m = &s->machines[s->machine_count++];
-
-		m->name = str_dup(s->lab->machines[i].name, err);
-		if (!m->name || read_machine(doc, yaml_get(doc, machines, m->name), m, err) < 0)
+	for (size_t i = 0; i < s->machine_count; i++)
+		if (read_machine(doc, yaml_get(doc, machines, s->machines[i].name), &s->machines[i], err) < 0)
 			return -1;
-	}
 	return snapshots_read(s, doc, part, err);
 }
 

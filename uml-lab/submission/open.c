@@ -392,15 +392,13 @@ static int unpack(struct opening *o, const char *folder, struct error *err)
 
 static int describe_machines(struct opening *o, struct session *s, struct error *err)
 {
-	s->machines = calloc(s->lab->machine_count, sizeof(*s->machines));
-	if (!s->machines)
-		return error_oom(err);
-	for (size_t i = 0; i < s->lab->machine_count; i++) {
-		struct session_machine *m = &s->machines[s->machine_count++];
+	if (session_add_machines(s, err) < 0)
+		return -1;
+	for (size_t i = 0; i < s->machine_count; i++) {
+		struct session_machine *m = &s->machines[i];
 
-		m->name = str_dup(s->lab->machines[i].name, err);
 		m->base = str_dup(o->bases[i].path, err);
-		if (!m->name || !m->base)
+		if (!m->base)
 			return -1;
 		m->base_size = o->bases[i].size;
 		m->base_mtime = o->bases[i].mtime.tv_sec;
