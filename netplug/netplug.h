@@ -15,17 +15,13 @@
 #include "uml-lab/base/error.h"
 
 /*
- * The MTU a SLIRP interface gets unless the lab says otherwise: the best one
- * that is also whole on 6.1, 6.12 and 7.2. Measured once, with several (tests/bench/net.sh has this one):
- * 32768 stalls now and then on the way in on 6.12 and 7.2, 65521 on all three.
+ * The MTU a SLIRP interface gets unless the lab says otherwise: the best one measured (tests/bench/net.sh). Frames of the bess
+ * transport carry one TCP segment each, which are no longer than this in any case (slirp.c).
  * libslirp's DHCP does not tell the MTU, so it must be given to UML when the
  * interface is created: vec0:transport=bess,mtu=…
  */
 #define NETPLUG_DEFAULT_MTU 16384
-/*
- * The same of a virtio network device: what libslirp's window of 64 KiB lets be under way then fits into one frame, which
- * needs one notification. Whole on all three kernels.
- */
+/* The same of a virtio network device, whose frames are as long as libslirp's window of 64 KiB, whatever the segments are. */
 #define NETPLUG_VIRTIO_MTU 65521
 /* What libslirp 4.7 takes, with IPv6's own minimum as the lower bound (RFC 8200 section 5). */
 #define NETPLUG_MTU_MIN 1280

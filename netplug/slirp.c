@@ -22,13 +22,14 @@
  * without sockets before frames are taken after a longer sleep, or a new UDP
  * flow would be born expired. How long it may sleep: slirp_idle.c.
  *
- * libslirp's MTU is no more than MTU_MAX, whatever the interface's is: it decides how long the segments to the guest are (what
- * the guest announces in its SYN is not looked at where the connection to the host takes a turn). Nothing here scales windows,
- * so 65535 bytes are all that is ever under way, and longer segments make TCP stand still: a guest that got 32 KiB and
- * acknowledges before its program has read them offers the other half, and no more afterwards, since Linux offers
- * whole segments (tcp_output.c: __tcp_select_window()); libslirp in turn sends neither half a segment nor less than half of
- * the largest window it saw (tcp_output.c, silly window avoidance) before 5 seconds are over; and so on for each 32 KiB.
- * Several segments also let the guest work on one while the next is made. What comes from the guest may be as long as it likes.
+ * TCP segments are no longer than SEGMENT_MAX, whatever the interface's MTU is. libslirp goes by its own MTU and MRU, for both
+ * directions, when it sends a SYN (tcp_subr.c: tcp_mss()); what the guest's SYN says it does not look at where the
+ * connection to the host takes a turn. Nothing here scales windows, so 65535 bytes are all that is ever under way, and
+ * longer segments make TCP stand still: a guest that got 32 KiB and acknowledges before its program has read them offers the
+ * other half, and no more afterwards, since Linux offers whole segments (tcp_output.c: __tcp_select_window()); libslirp
+ * in turn sends neither half a segment nor less than half of the largest window it saw (tcp_output.c, silly window
+ * avoidance) before 5 seconds are over; and so on for each 32 KiB. Several segments also let the guest work on one while
+ * the next is made. A guest with segmentation offload sends all four in one frame.
  *
  * Limits: sockets per process are bounded by RLIMIT_NOFILE (set in plug.c).
  * When they run out, libslirp refuses the guest's new flows; forwards are not
@@ -48,7 +49,7 @@
 #include "uml-lab/base/log.h"
 #include "uml-lab/base/str.h"
 
-#define MTU_MAX 16384		/* four segments fill the window */
+#define SEGMENT_MAX 16384	/* with its headers: four fill the window */
 #define FORWARD_BACKLOG 64	/* libslirp listens with 1, and parallel clients would wait for SYN retransmits */
 #define QUIET_MS 2000		/* after this long without traffic the table of connections is worth a look */
 #define CLOCK_MAX_AGE_MS 50	/* libslirp's ticks are 500 ms apart */
@@ -223,8 +224,8 @@ static void fill_config(SlirpConfig *c, const struct netplug_port_config *config
 		.vdhcp_start = config->dhcp_start,
 		.vnameserver = config->dns,
 		.vdomainname = config->domain[0] ? config->domain : NULL,
-		.if_mtu = config->mtu < MTU_MAX ? config->mtu : MTU_MAX,
-		.if_mru = config->mtu,
+		.if_mtu = config->mtu,
+		.if_mru = config->mtu < SEGMENT_MAX ? config->mtu : SEGMENT_MAX,
 		.disable_host_loopback = !config->host_access,
 	};
 	/* QEMU's defaults for user networking, which people know. */

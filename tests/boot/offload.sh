@@ -58,6 +58,8 @@ try_offload() { # KERNEL
 	says "$SUM"
 	expect 0 uml-lab status --json offload
 	same "$(curl -s -m 60 "http://127.0.0.1:$(json "$T/out" 'd["machines"][0]["forwards"][0]' | cut -d: -f2)/big" | sum_of)" "$SUM"
+	# a packet as long as the interface takes them, and its answer
+	expect 0 in_guest a 'ping -c 1 -W 10 -s 60000 10.0.2.2'
 	# between guests, both ways
 	expect 0 uml-lab copy "$T/www/big" offload/b:/www/big
 	fetched http://10.6.0.2/big
