@@ -182,7 +182,7 @@ part_layers() {
 files_disk() {
 	local f
 	truncate -s "$1" "$2"
-	mke2fs -q -t ext4 -d tree "$2"
+	mke2fs -q -t ext4 -b 4096 -d tree "$2" # small disks would have smaller blocks
 	uml-cow create -f -b "$2" "$2.cow"
 	for ((f = 0; f < 200; f++)); do echo "sif /d$f/f$((f % 100)) uid 7"; done >.commands
 	uml-cow mount -w "$2.cow" mnt
