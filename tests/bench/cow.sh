@@ -47,7 +47,7 @@ settle() {
 timed() {
 	settle
 	eval "$2"
-	sync # what the preparation wrote is not for the run to write
+	sync -f . # what the preparation wrote is not for the run to write
 	[ "$1" = warm ] || echo 3 >/proc/sys/vm/drop_caches
 	eval "'$D/timed' $3 >'$D/.timed'" || { echo "failed: $3" >&2; exit 1; }
 	read -r TIME RSS <"$D/.timed"
