@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
 int vhost_recall_open(struct vhost_recall *r, int fd, struct error *err)
@@ -30,9 +31,17 @@ void vhost_recall_close(struct vhost_recall *r)
 	*r = (struct vhost_recall)VHOST_RECALL_INIT;
 }
 
-static void arm(struct vhost_recall *r)
+static uint64_t now_ns(void)
 {
-	const struct itimerspec when = {.it_value.tv_nsec = (long)(RECALL_FIRST_NS << r->tries)};
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static void arm(struct vhost_recall *r, uint64_t ns)
+{
+	const struct itimerspec when = {.it_value.tv_nsec = (long)ns};
 
 	/* it can't fail for a timer of ours; if it did, the guest would wait for its tick, as with everybody else */
 	r->armed = timerfd_settime(r->timer, 0, &when, NULL) == 0;
@@ -40,11 +49,13 @@ static void arm(struct vhost_recall *r)
 
 void vhost_recall_called(struct vhost_recall *r)
 {
+	r->called = now_ns();
+	/* a clock that is set goes on: while much is answered, it is looked at once in RECALL_FIRST_NS */
 	if (!r->armed)
-		arm(r);
+		arm(r, RECALL_FIRST_NS);
 }
 
-bool vhost_recall_due(struct vhost_recall *r)
+bool vhost_recall_struck(struct vhost_recall *r)
 {
 	uint64_t times;
 
@@ -52,6 +63,16 @@ bool vhost_recall_due(struct vhost_recall *r)
 		return false;
 	r->armed = false;
 	return true;
+}
+
+bool vhost_recall_due(struct vhost_recall *r)
+{
+	uint64_t since = now_ns() - r->called;
+
+	if (since >= RECALL_FIRST_NS)
+		return true;
+	arm(r, RECALL_FIRST_NS - since);
+	return false;
 }
 
 void vhost_recall_seen(struct vhost_recall *r)
@@ -65,7 +86,6 @@ bool vhost_recall_unseen(struct vhost_recall *r)
 		r->tries = 0;
 		return false;
 	}
-	r->tries++;
-	arm(r);
+	arm(r, (uint64_t)RECALL_FIRST_NS << ++r->tries);
 	return true;
 }

@@ -13,6 +13,7 @@
 #define UML_LAB_BASE_VHOST_RECALL_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "uml-lab/base/error.h"
 
@@ -21,6 +22,7 @@
 
 struct vhost_recall {
 	int poll, timer; /* -1: none */
+	uint64_t called; /* when the guest was last interrupted: monotonic, ns */
 	unsigned tries;	 /* since the guest was last seen to follow */
 	bool armed;
 };
@@ -34,10 +36,13 @@ void vhost_recall_close(struct vhost_recall *r);
 /* The guest was interrupted. */
 void vhost_recall_called(struct vhost_recall *r);
 
-/* Whether it is time to look if the guest has seen it. Then one of the following two is to be called. */
+/* Whether the clock has struck, which is told once. */
+bool vhost_recall_struck(struct vhost_recall *r);
+/* Then: whether the guest had time enough since the last interrupt; else the clock is set for when it will have had. */
 bool vhost_recall_due(struct vhost_recall *r);
+/* If so, one of these two, as is seen: it has looked … */
 void vhost_recall_seen(struct vhost_recall *r);
-/* It has not. Whether it should be interrupted again; the clock is set for the next look then. */
+/* … or not. Whether it should be interrupted again; the clock is set for the next look then. */
 bool vhost_recall_unseen(struct vhost_recall *r);
 
 #endif

@@ -188,13 +188,12 @@ int vhost_user_call(struct vhost_user *u, struct vring_queue *q, struct error *e
 	return done < 0 ? -1 : 0;
 }
 
-int vhost_user_call_again(struct vhost_user *u, struct error *err)
+/* Interrupts the guest again for what it has not seen, if it had time. 0, or -1 + err. */
+static int recall(struct vhost_user *u, struct error *err)
 {
 	bool unseen = false;
 
-	if (!vhost_recall_due(&u->recall))
-		return 0;
-	for (unsigned i = 0; i < VHOST_USER_QUEUES_MAX; i++) {
+	for (unsigned i = 0; i < u->device->queues; i++) {
 		struct vring_queue *q = &u->queues[i];
 
 		q->told = q->told && q->usable && vring_unseen(q);
@@ -204,12 +203,17 @@ int vhost_user_call_again(struct vhost_user *u, struct error *err)
 		vhost_recall_seen(&u->recall);
 		return 0;
 	}
-	if (!vhost_recall_unseen(&u->recall))
+	if (!vhost_recall_due(&u->recall) || !vhost_recall_unseen(&u->recall))
 		return 0;
-	for (unsigned i = 0; i < VHOST_USER_QUEUES_MAX; i++)
+	for (unsigned i = 0; i < u->device->queues; i++)
 		if (u->queues[i].told && interrupt(u, &u->queues[i], err) < 0)
 			return -1;
 	return 0;
+}
+
+int vhost_user_call_again(struct vhost_user *u, struct error *err)
+{
+	return vhost_recall_struck(&u->recall) ? recall(u, err) : 0;
 }
 
 void vhost_user_take_kick(struct vring_queue *q)
@@ -287,8 +291,9 @@ static int check_header(const struct vhost_user *u, struct error *err)
 
 int vhost_user_receive(struct vhost_user *u, struct error *err)
 {
-	if (vhost_user_call_again(u, err))
-		return -1;
+	/* what else is there makes the descriptor readable once more */
+	if (vhost_recall_struck(&u->recall))
+		return recall(u, err);
 	for (;;) {
 		size_t whole = sizeof(u->in.header);
 		int ret;
