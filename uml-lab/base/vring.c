@@ -296,14 +296,22 @@ bool vring_wants_call(struct vring_queue *q)
 		return false;
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	q->called = q->next_used;
-	if (q->event_idx)
-		return vring_need_event(load16(used_event(q)), q->next_used, old);
+	if (q->event_idx) {
+		q->event_then = load16(used_event(q));
+		return vring_need_event(q->event_then, q->next_used, old);
+	}
 	return !(load16(&q->avail->flags) & VRING_AVAIL_F_NO_INTERRUPT);
 }
 
 bool vring_unseen(const struct vring_queue *q)
 {
-	return q->usable && q->event_idx && load16(used_event(q)) != q->next_used;
+	uint16_t event;
+
+	if (!q->usable || !q->event_idx)
+		return false;
+	event = load16(used_event(q));
+	/* Linux writes there when it begins to look, and when it has */
+	return event == q->event_then && event != q->next_used;
 }
 
 void vring_want_kicks(struct vring_queue *q, bool wanted)

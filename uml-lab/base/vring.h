@@ -57,6 +57,7 @@ struct vring_queue {
 	bool broken;    /* by the guest; usable is false then */
 	uint16_t next_avail, next_used;
 	uint16_t called;       /* next_used at the last call */
+	uint16_t event_then;   /* the guest's event index at the last question whether to call */
 	bool told;	       /* by a call, and not seen yet to have looked */
 	uint64_t zeroes_at;    /* the guest's page of zeroes, when it lies outside the shared memory; 0: none seen */
 	int kick, call, error; /* -1 for none */
@@ -130,7 +131,7 @@ void vring_resume(struct vring_queue *q);
 /* Whether the guest wants to be told of what was pushed since this was asked last. */
 bool vring_wants_call(struct vring_queue *q);
 
-/* Whether the guest has not yet seen all that was pushed, as far as it says so (event index). */
+/* Whether the guest has not looked since vring_wants_call() said yes, as far as it says so (event index). */
 bool vring_unseen(const struct vring_queue *q);
 
 /* Asks for kicks, or for none. After asking, look once more (vring_waiting()): one may have just been missed.
