@@ -19,6 +19,9 @@ try_console() { # KERNEL
 	tmux -L "$S" kill-server 2>/dev/null; wait_until 5 sh -c "! tmux -L $S ls"
 	tmux -L "$S" -f /dev/null new-session -d -s a -x 90 -y 30 "bash --norc"
 	tmux -L "$S" new-session -d -s b -x 90 -y 30 "bash --norc"
+	# Not before the shells are there: what is typed earlier may be thrown away.
+	wait_until 10 shows a "\$"
+	wait_until 10 shows b "\$"
 	tmux -L "$S" send-keys -t a "uml-lab console con/m; echo left with \$?" Enter
 	wait_until 10 shows a "Ctrl-] detaches"
 	tmux -L "$S" send-keys -t a "" Enter
