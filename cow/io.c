@@ -2,8 +2,8 @@
  * Reading and writing the disk that a chain holds.
  *
  * A request is cut into extents, each of one file, and each extent is one
- * preadv() or pwritev(): however deep the chain, a request that lies in one file
- * costs one system call. Whole sectors are the unit of ownership; a write that
+ * preadv(), or pwritev()s of WRITE_MAX: however deep the chain, a read that lies in one
+ * file costs one system call. Whole sectors are the unit of ownership; a write that
  * begins or ends within a sector that the top does not own fills the rest of it
  * from below first.
  */

@@ -3,7 +3,7 @@
  *
  * All requests that wait are taken as a batch: their headers are copied and
  * checked, their data stays where it is in the guest's memory, and each becomes
- * one preadv() or pwritev() straight from or to there. Writes that follow each other
+ * preadv() or pwritev() straight from or to there (io.c). Writes that follow each other
  * on the disk become one. Everything is answered in the order it came; the guest is
  * interrupted once for a batch and those that come right behind it (vring_gather.h), or
  * earlier when much was copied.

@@ -168,16 +168,24 @@ static int serve_queue(struct serve_disk *d, struct vring_queue *q, struct error
 	return 0;
 }
 
+/* What may be there to do. */
+struct work {
+	bool messages, requests;
+};
+
 /* Messages, if there are any, then requests. -1 + err: the guest is to be dropped. */
-static int serve_guest(struct serve_disk *d, bool messages, struct error *err)
+static int serve_guest(struct serve_disk *d, const struct work *work, struct error *err)
 {
+	bool requests = work->requests;
 	struct vring_queue *q;
 	int ret = 0;
 
-	while (messages && (ret = vhost_user_receive(d->guest, err)) > 0)
-		;
+	while (work->messages && (ret = vhost_user_receive(d->guest, err)) > 0)
+		requests = true; /* after a change of queues nobody kicks for those that wait */
 	if (ret < 0)
 		return -1;
+	if (!requests) /* a call that was made again, which says nothing of how soon the guest asks */
+		return 0;
 	q = vhost_user_queue(d->guest, 0);
 	if (!q)
 		return 0;
@@ -194,8 +202,8 @@ static void tell_config(struct serve_disk *d)
 		log_error(&err);
 }
 
-/* Sleeps until there is something to do. Whether the guest has sent a message. */
-static bool wait_for_work(struct serve_disk *d)
+/* Sleeps until there is something to do. */
+static struct work wait_for_work(struct serve_disk *d)
 {
 	struct vring_queue *q = d->guest ? vhost_user_queue(d->guest, 0) : NULL;
 	struct pollfd p[] = {
@@ -212,14 +220,14 @@ static bool wait_for_work(struct serve_disk *d)
 		d->lean = true;
 	}
 	if (ret <= 0)
-		return false;
+		return (struct work){.requests = true};
 	if (p[2].revents)
 		d->lean = false;
 	if (p[0].revents && read(d->wake, &count, sizeof(count)) < 0)
-		return false;
+		return (struct work){.requests = true};
 	if (!d->guest && p[1].revents)
 		accept_guest(d);
-	return p[1].revents;
+	return (struct work){.messages = p[1].revents, .requests = d->behind || p[0].revents || p[2].revents};
 }
 
 void *serve_disk_run(void *arg)
@@ -230,10 +238,10 @@ void *serve_disk_run(void *arg)
 	d->device.queue_changed = queue_changed;
 	while (!atomic_load(&d->stop)) {
 		struct error err = ERROR_INIT;
-		bool messages = wait_for_work(d);
+		struct work work = wait_for_work(d);
 
 		tell_config(d);
-		if (d->guest && serve_guest(d, messages, &err))
+		if (d->guest && serve_guest(d, &work, &err))
 			drop_guest(d, &err);
 	}
 	if (d->guest)

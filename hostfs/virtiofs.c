@@ -343,12 +343,15 @@ static void on_message(void *arg, int fd, uint32_t events)
 {
 	struct hostfs_device *d = arg;
 	struct error err = ERROR_INIT;
+	bool any = false;
 	int got;
 
 	(void)fd;
 	(void)events;
 	while ((got = vhost_user_receive(d->u, &err)) == 1)
-		;
+		any = true;
+	if (got == 0 && !any) /* a call that was made again, or the rest of a message is to come */
+		return;
 	if (got == 0) {
 		/* Requests may wait already, and after a change of queues nobody kicks for them. */
 		on_forgets(d);

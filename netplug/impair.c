@@ -60,14 +60,6 @@ struct impair {
 	uint64_t armed;			/* tick, 0: not */
 };
 
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
-}
-
 /* xorshift64* (Vigna 2016): the upper 32 bits. */
 static uint32_t draw(struct impair *im)
 {
@@ -133,7 +125,7 @@ static void on_timer(void *arg, int fd, uint32_t events)
 	if (read(fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
 		return;
 	im->armed = 0;
-	release(im, now_ns() / NS_PER_US);
+	release(im, loop_now_ns() / NS_PER_US);
 	arm(im);
 }
 
@@ -193,7 +185,7 @@ static uint64_t arrive(struct impair *im, uint64_t left)
 
 void impair_send(struct impair *im, const uint8_t *frame, size_t length)
 {
-	uint64_t now = now_ns(), left, us;
+	uint64_t now = loop_now_ns(), left, us;
 	bool twice;
 
 	release(im, now / NS_PER_US);
@@ -222,13 +214,13 @@ void impair_set(struct impair *im, const struct netplug_impair *settings)
 {
 	/* The line begins afresh: what waits goes on at once, in its order. */
 	release(im, (im->wheel.now + WHEEL_HORIZON) * TICK_US);
-	wheel_init(&im->wheel, now_ns() / NS_PER_US / TICK_US);
+	wheel_init(&im->wheel, loop_now_ns() / NS_PER_US / TICK_US);
 	im->free_ns = im->last_us = 0;
 	arm(im);
 	im->settings = *settings;
 	im->random = settings->seed;
 	if (!im->random && getrandom(&im->random, sizeof(im->random), 0) != sizeof(im->random))
-		im->random = now_ns();
+		im->random = loop_now_ns();
 	im->random = scramble(im->random);
 }
 
@@ -242,7 +234,7 @@ struct impair *impair_new(struct loop *loop, size_t frame_max, impair_fn out, vo
 		return NULL;
 	}
 	*im = (struct impair){ .out = out, .arg = arg, .stats = stats, .frame_max = frame_max };
-	wheel_init(&im->wheel, now_ns() / NS_PER_US / TICK_US);
+	wheel_init(&im->wheel, loop_now_ns() / NS_PER_US / TICK_US);
 	im->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (im->timer >= 0)
 		im->source = loop_add_fd(loop, im->timer, EPOLLIN, on_timer, im, err);

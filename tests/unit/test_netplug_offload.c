@@ -212,6 +212,14 @@ static size_t packet_at(struct vnet_world *w, unsigned first, struct virtio_net_
 	return length;
 }
 
+/* A world with all buffers, where segments that follow each other are joined. */
+static void open_joining(struct vnet_world *w)
+{
+	vnet_open(w, MEMORY);
+	give_buffers(w, VNET_ENTRIES);
+	vnet_attach(w, &events, NETPLUG_KIND_VDE, FEATURES);
+}
+
 static void test_join(void)
 {
 	static uint8_t f[OFFLOAD_FRAME_MAX], packet[OFFLOAD_FRAME_MAX + 64];
@@ -221,9 +229,7 @@ static void test_join(void)
 	size_t length;
 
 	for (int v6 = 0; v6 < 2; v6++) {
-		vnet_open(&w, MEMORY);
-		give_buffers(&w, VNET_ENTRIES);
-		vnet_attach(&w, &events, NETPLUG_KIND_VDE, FEATURES);
+		open_joining(&w);
 		CU_ASSERT_TRUE(link_connected(w.link));
 		length = make_frame(f, v6, false, 10 * MSS + 17);
 		cut(f, length, 0x18);
@@ -254,9 +260,7 @@ static void test_not_joined(void)
 	struct virtio_net_hdr_v1 h;
 	struct vnet_world w;
 
-	vnet_open(&w, MEMORY);
-	give_buffers(&w, VNET_ENTRIES);
-	vnet_attach(&w, &events, NETPLUG_KIND_VDE, FEATURES);
+	open_joining(&w);
 	cut(f, make_frame(f, false, false, 6 * MSS), 0x10);
 	seen[1][200] ^= 1;
 	for (size_t i = 0; i < 6; i++)
@@ -284,9 +288,7 @@ static void test_padded(void)
 	struct virtio_net_hdr_v1 h;
 	struct vnet_world w;
 
-	vnet_open(&w, MEMORY);
-	give_buffers(&w, VNET_ENTRIES);
-	vnet_attach(&w, &events, NETPLUG_KIND_VDE, FEATURES);
+	open_joining(&w);
 	cut(f, make_frame(f, false, false, 2 * MSS), 0x10);
 	memset(seen[0] + seen_length[0], 0x55, 4);
 	link_send(w.link, seen[0], seen_length[0] + 4);

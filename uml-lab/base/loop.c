@@ -47,12 +47,17 @@ struct loop {
 	void *signal_arg;
 };
 
-int64_t loop_now_ms(void)
+uint64_t loop_now_ns(void)
 {
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+int64_t loop_now_ms(void)
+{
+	return (int64_t)(loop_now_ns() / 1000000);
 }
 
 struct loop *loop_new(struct error *err)

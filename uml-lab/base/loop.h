@@ -50,5 +50,7 @@ void loop_stop(struct loop *loop, int status);
 
 /* CLOCK_MONOTONIC in milliseconds. */
 int64_t loop_now_ms(void);
+/* The same clock in nanoseconds. */
+uint64_t loop_now_ns(void);
 
 #endif

@@ -4,8 +4,9 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "uml-lab/base/loop.h"
 
 int vhost_recall_open(struct vhost_recall *r, int fd, struct error *err)
 {
@@ -31,14 +32,6 @@ void vhost_recall_close(struct vhost_recall *r)
 	*r = (struct vhost_recall)VHOST_RECALL_INIT;
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
 static void arm(struct vhost_recall *r, uint64_t ns)
 {
 	const struct itimerspec when = {.it_value.tv_nsec = (long)ns};
@@ -49,7 +42,7 @@ static void arm(struct vhost_recall *r, uint64_t ns)
 
 void vhost_recall_called(struct vhost_recall *r)
 {
-	r->called = now_ns();
+	r->called = loop_now_ns();
 	/* a clock that is set goes on: while much is answered, it is looked at once in RECALL_FIRST_NS */
 	if (!r->armed)
 		arm(r, RECALL_FIRST_NS);
@@ -67,7 +60,7 @@ bool vhost_recall_struck(struct vhost_recall *r)
 
 bool vhost_recall_due(struct vhost_recall *r)
 {
-	uint64_t since = now_ns() - r->called;
+	uint64_t since = loop_now_ns() - r->called;
 
 	if (since >= RECALL_FIRST_NS)
 		return true;

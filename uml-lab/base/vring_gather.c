@@ -1,18 +1,11 @@
 #include "uml-lab/base/vring_gather.h"
 
 #include <stdint.h>
-#include <time.h>
+
+#include "uml-lab/base/loop.h"
 
 #define PATIENCE_MAX 256u
 #define LEAST	     2u /* in flight: fewer can't be gathered */
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
 
 void vring_gather_reset(struct vring_gather *g)
 {
@@ -21,7 +14,7 @@ void vring_gather_reset(struct vring_gather *g)
 
 static bool wait_for_more(const struct vring_queue *q)
 {
-	uint64_t begin = now_ns();
+	uint64_t begin = loop_now_ns();
 
 	do {
 		for (int i = 0; i < 16; i++) {
@@ -29,7 +22,7 @@ static bool wait_for_more(const struct vring_queue *q)
 				return true;
 			__builtin_ia32_pause();
 		}
-	} while (now_ns() - begin < VRING_GATHER_NS);
+	} while (loop_now_ns() - begin < VRING_GATHER_NS);
 	return false;
 }
 

@@ -1,21 +1,13 @@
 #include "uml-lab/base/vring_look.h"
 
-#include <time.h>
 
+#include "uml-lab/base/loop.h"
 #include "uml-lab/base/vhost_recall.h"
 
 #define PREEMPTED_NS 40000u /* between two glances at the clock: somebody else ran here */
 #define PATIENCE_MIN 4u	    /* short sleeps in a row until looking begins */
 #define PATIENCE_MAX 1024u
 #define FORGIVEN     64u /* looks with success until patience is halved again */
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
 
 void vring_look_reset(struct vring_look *l)
 {
@@ -24,7 +16,7 @@ void vring_look_reset(struct vring_look *l)
 
 void vring_look_woken(struct vring_look *l)
 {
-	if (now_ns() - l->answered_at >= VRING_LOOK_NS)
+	if (loop_now_ns() - l->answered_at >= VRING_LOOK_NS)
 		l->short_sleeps = 0;
 	else if (++l->short_sleeps >= l->patience)
 		l->on = true;
@@ -32,7 +24,7 @@ void vring_look_woken(struct vring_look *l)
 
 bool vring_look(struct vring_look *l, struct vhost_user *u, const struct vring_queue *q)
 {
-	uint64_t last = now_ns(), now = last;
+	uint64_t last = loop_now_ns(), now = last;
 	bool found = false, preempted = false, again = false;
 
 	l->answered_at = now;
@@ -43,7 +35,7 @@ bool vring_look(struct vring_look *l, struct vhost_user *u, const struct vring_q
 			found = vring_waiting(q) > 0;
 			__builtin_ia32_pause();
 		}
-		now = now_ns();
+		now = loop_now_ns();
 		preempted |= now - last > PREEMPTED_NS;
 		last = now;
 		if (!found && !again && now - l->answered_at > RECALL_FIRST_NS) {
