@@ -124,7 +124,8 @@ DEPS_BUILD += libpcap0.8-dev
 DEPS_RUN := user-mode-linux busybox-static e2fsprogs mmdebstrap fakechroot fakeroot vde2 procps libpcap0.8
 DEPS_CHECK := libcunit1-dev git stress-ng patchelf kmod python3 tmux uml-utilities qemu-utils qemu-system-x86 fuse3 curl attr acl \
 	libcap2-bin zstd xz-utils strace wget patch debian-archive-keyring util-linux python3-jsonschema python3-yaml \
-	iproute2 fuse2fs xfsprogs dosfstools btrfs-progs lvm2 mdadm fio tshark binutils valgrind
+	iproute2 fuse2fs xfsprogs dosfstools btrfs-progs lvm2 mdadm fio tshark binutils valgrind \
+	shellcheck cppcheck man-db
 DEPS_LINT := clang-format shellcheck cppcheck man-db
 
 .PHONY: deps deps-check deps-lint
