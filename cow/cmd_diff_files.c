@@ -206,7 +206,7 @@ static int tell_patch(const struct output *out, const struct cow_fs_difference *
 /* Whether a path is one of those asked for, or lies below one. */
 static bool is_asked_for(const struct strv *operands, const char *path)
 {
-	for (size_t i = 1; path && i < operands->count; i++) {
+	for (size_t i = 1; i < operands->count; i++) {
 		const char *wanted = operands->items[i] + strspn(operands->items[i], "/");
 		size_t n = strlen(wanted);
 

@@ -1,4 +1,7 @@
-/* Messages between supervisor and disk server (serve.h): what each type has, and their sending. base/message.c checks what arrives. */
+/*
+ * Messages between supervisor and disk server (serve.h): what each type has, and their sending.
+ * base/message.c checks what arrives.
+ */
 #include <string.h>
 
 #include "cow/serve_internal.h"

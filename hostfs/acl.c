@@ -1,11 +1,12 @@
 /*
- * POSIX access control lists (acl(5)), which the guest's kernel enforces (FUSE_POSIX_ACL) and we keep: in the attributes that QEMU's
- * 9p server uses, in the kernel's own form (linux/posix_acl_xattr.h, version 2),
+ * POSIX access control lists (acl(5)), which the guest's kernel enforces (FUSE_POSIX_ACL) and we keep: in the
+ * attributes that QEMU's 9p server uses, in the kernel's own form (linux/posix_acl_xattr.h, version 2),
  *
  *	user.virtfs.system.posix_acl_access, user.virtfs.system.posix_acl_default
  *
- * They mean nothing to the host. What owner, mask (the group, where there is no mask) and others may do stands in a file's mode too, and
- * the mode is what counts: a list is shown with what the mode says now, so chmod changes the mask, and a chmod on the host does.
+ * They mean nothing to the host. What owner, mask (the group, where there is no mask) and others may do
+ * stands in a file's mode too, and the mode is what counts: a list is shown with what the mode says now, so
+ * chmod changes the mask, and a chmod on the host does.
  * A list that says no more than a mode is kept as the mode alone. A file with a list is its owner's alone on the host (0600, 0700):
  * there the group's bits would be the mask, and let the host's group in where the guest's is kept out.
  *

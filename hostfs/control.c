@@ -143,7 +143,8 @@ static int parse_pending(const char *text, struct hostfs_start *start)
 	for (; *text; text += length) {
 		struct hostfs_pending *p = &start->pending[start->pending_count];
 
-		if (start->pending_count == ARRAY_SIZE(start->pending) || sscanf(text, " %u%n", &head, &length) != 1 || head > UINT16_MAX)
+		if (start->pending_count == ARRAY_SIZE(start->pending) ||
+		    sscanf(text, " %u%n", &head, &length) != 1 || head > UINT16_MAX)
 			return -1;
 		*p = (struct hostfs_pending){.head = (uint16_t)head};
 		if (text[length] == ':') {

@@ -227,7 +227,10 @@ void handle_close(struct hostfs *fs, struct handle *h);
 int node_file(struct hostfs *fs, struct node *node, bool writes);
 /* Takes over a descriptor as that. */
 void node_keep_file(struct hostfs *fs, struct node *node, int fd, bool writes);
-/* An O_PATH descriptor of a folder. It stays open at least until FOLDERS_KEPT - 1 others were asked for in this request. Or -errno. */
+/*
+ * An O_PATH descriptor of a folder. It stays open at least until FOLDERS_KEPT - 1 others were asked for in
+ * this request. Or -errno.
+ */
 int node_folder(struct hostfs *fs, struct node *node);
 /* Whether a folder is known to have no default list, to be read and set; NULL: the folder isn't kept. */
 bool *node_folder_plain(struct hostfs *fs, const struct node *node);
@@ -350,7 +353,8 @@ int op_removexattr(struct request *rq);
 
 /* Shared by operations. */
 /*
- * Finds name in the folder dir and fills the entry, with one lookup more for its node. ids: what is known of it, as it was just made;
+ * Finds name in the folder dir and fills the entry, with one lookup more for its node. ids: what is known of
+ * it, as it was just made;
  * NULL: to be read. 0 or -errno.
  */
 int entry_fill(struct hostfs *fs, struct node *parent, int dir, const char *name, const struct ids *ids,

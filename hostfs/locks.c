@@ -201,7 +201,8 @@ static int set_lock(struct hostfs *fs, struct node *node, const struct fuse_lk_i
 	if (result < 0)
 		return result;
 	if (is_flock)
-		result = flock(holder->fd, LOCK_NB | (in->lk.type == F_UNLCK ? LOCK_UN : in->lk.type == F_RDLCK ? LOCK_SH : LOCK_EX));
+		result = flock(holder->fd, LOCK_NB | (in->lk.type == F_UNLCK ? LOCK_UN :
+						      in->lk.type == F_RDLCK ? LOCK_SH : LOCK_EX));
 	else
 		result = fcntl(holder->fd, F_OFD_SETLK, &range);
 	if (result < 0)

@@ -99,9 +99,10 @@ int reply(struct request *rq, const void *data, size_t n)
 
 /* ---- the start ---- */
 
-#define WANTED                                                                                                     \
-	(FUSE_ASYNC_READ | FUSE_EXPORT_SUPPORT | FUSE_NO_OPEN_SUPPORT | FUSE_BIG_WRITES | FUSE_AUTO_INVAL_DATA |    \
-	 FUSE_DO_READDIRPLUS | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_DONT_MASK)
+#define WANTED                                                                                                  \
+	(FUSE_ASYNC_READ | FUSE_EXPORT_SUPPORT | FUSE_NO_OPEN_SUPPORT | FUSE_BIG_WRITES | FUSE_AUTO_INVAL_DATA | \
+	 FUSE_DO_READDIRPLUS | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS |                     \
+	 FUSE_HANDLE_KILLPRIV_V2 | FUSE_DONT_MASK)
 
 static int op_init(struct request *rq)
 {

@@ -67,7 +67,8 @@ static int set_option(struct hostfs_share *share, const char *word, struct error
 	    str_to_size(word + strlen("max-file-size="), &share->max_file_size) == 0)
 		return 0;
 	return error_set(err, ERROR_USAGE,
-			 "'%s' is not ro, rw, locks=local, locks=shared, owner=, quota=BYTES, max-file-size=BYTES or hide=PATTERN", word);
+			 "'%s' is not ro, rw, locks=local, locks=shared, owner=, quota=BYTES, max-file-size=BYTES or "
+			 "hide=PATTERN", word);
 }
 
 /* Names appear in the guest as the tag of a file system and in paths. */

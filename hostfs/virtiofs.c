@@ -237,7 +237,10 @@ static void on_forgets(void *arg)
 	serve_forgets(d);
 }
 
-/* Requests, until none came for a while; or for so long that messages and locks should have their turn: then the kick is its own. */
+/*
+ * Requests, until none came for a while; or for so long that messages and locks should have their turn: then
+ * the kick is its own.
+ */
 static void serve(struct hostfs_device *d)
 {
 	static const uint64_t one = 1;

@@ -201,7 +201,7 @@ void impair_send(struct impair *im, const uint8_t *frame, size_t length)
 	twice = happens(im, im->settings.duplicate_ppm);
 	us = arrive(im, left / NS_PER_US);
 	im->stats->impair_duplicated += twice;
-	for (int i = 0; i <= twice; i++) {
+	for (int i = 0; i < (twice ? 2 : 1); i++) {
 		if (us <= now / NS_PER_US && !im->wheel.count)
 			im->out(im->arg, frame, length);
 		else

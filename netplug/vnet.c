@@ -14,8 +14,9 @@
  *
  * When the guest has no buffers, frames wait in a bounded queue, and the port is told (link->congested).
  *
- * The connection is the supervisor's relay, which keeps the guest's and sets up a new plug as the last was (machine/vhost_relay.c). An
- * interface that is down in the guest is not seen here: its buffers fill up, and no more is taken.
+ * The connection is the supervisor's relay, which keeps the guest's and sets up a new plug as the last was
+ * (machine/vhost_relay.c). An interface that is down in the guest is not seen here: its buffers fill up, and
+ * no more is taken.
  */
 #include <errno.h>
 #include <stdlib.h>

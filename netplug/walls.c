@@ -29,7 +29,10 @@ static const char *const socket_calls[] = {
 static const int families[] = { AF_INET, AF_INET6, AF_NETLINK, 0 };
 static const int module_families[] = { AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, 0 };
 
-/* Descriptors come from outside; whether a plugin for a locator is there is looked up by access(). fstat() of a guest's memory is newfstatat() in libc. */
+/*
+ * Descriptors come from outside; whether a plugin for a locator is there is looked up by access(). fstat() of
+ * a guest's memory is newfstatat() in libc.
+ */
 static const char *const closed_calls[] = { "accept4", "setsockopt", "newfstatat", "access", "faccessat", "faccessat2", NULL };
 /* udp:// connects the socket it has with its first frame (libvdeplug_udp.c). */
 static const char *const carrier_calls[] = { "connect", NULL };

@@ -1,8 +1,8 @@
 /*
  * /init of the guests of tests/bench/disk.sh: measures the disk dev=NAME of the kernel's command line and switches off.
  *
- * Prints "result NAME VALUE": MB/s, or operations a second. All but "cached" go around the guest's page cache (O_DIRECT). Static, no
- * library but libc; asynchronous I/O by system calls.
+ * Prints "result NAME VALUE": MB/s, or operations a second. All but "cached" go around the guest's page cache
+ * (O_DIRECT). Static, no library but libc; asynchronous I/O by system calls.
  */
 #include <errno.h>
 #include <fcntl.h>

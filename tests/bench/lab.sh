@@ -207,7 +207,7 @@ part_reset() {
 
 # Nine in the morning: as many sessions as STUDENTS, all started at once; what they take, and how long until all are stopped.
 part_class() {
-	local students=${STUDENTS:-30} started=() i pid pss=0 up all
+	local students=${STUDENTS:-30} started=() i pid kib=0 up all
 	lab class tiny auto 64M '    interfaces:
       - {slirp: true, forward: ["auto:80"]}
 ' m
@@ -224,7 +224,7 @@ part_class() {
 		python3 -c 'import json,sys; [print(m["supervisor_pid"]) for s in json.load(sys.stdin) for m in s["machines"]]' |
 		while read -r pid; do descendants "$pid"; done)
 	for pid in "${all[@]}"; do
-		pss=$((pss + $(awk '/^Pss:/ { print $2 }' "/proc/$pid/smaps_rollup" 2>/dev/null || echo 0)))
+		kib=$((kib + $(awk '/^Pss:/ { print $2 }' "/proc/$pid/smaps_rollup" 2>/dev/null || echo 0)))
 	done
 	local disk
 	disk=$(du -sk "$HOME/.local/state/uml-lab/sessions" | cut -f1)
@@ -232,7 +232,7 @@ part_class() {
 	local left=0
 	for pid in "${all[@]}"; do [ ! -e "/proc/$pid/exe" ] || left=$((left + 1)); done
 	printf '%-34s %8s %12s %12s %8s %10s\n' "sessions started at once" "up s" "PSS KiB each" "disk KiB each" "down s" "left over"
-	awk -v n="$students" -v u=$up -v p=$pss -v k="$disk" -v d="$REPLY" -v l=$left 'BEGIN {
+	awk -v n="$students" -v u=$up -v p=$kib -v k="$disk" -v d="$REPLY" -v l=$left 'BEGIN {
 		printf "%-34d %8.1f %12d %13d %8.1f %10d\n", n, u / 1e6, p / n, k / n, d / 1e3, l }'
 }
 

@@ -5,7 +5,8 @@
  *	netplug-blast serve PORT [ADDRESS]		serves all the below, on the loopback unless said, until killed
  *	netplug-blast send ADDRESS PORT MS FLOWS	guest to host: Mbit/s of all flows together
  *	netplug-blast recv ADDRESS PORT MS FLOWS	host to guest
- *	netplug-blast small ADDRESS PORT MS		UDP datagrams of 64 bytes that come back, WINDOW under way: how many a second
+ *	netplug-blast small ADDRESS PORT MS		UDP datagrams of 64 bytes that come back, WINDOW under way:
+ *							how many a second
  *
  * The client says 'S' or 'R' and how long; the data is a counter pattern, so that a byte that is lost, cut or moved
  * is found; who receives tells at the end how many there were and whether they were right. Any failure ends with status 1.
@@ -119,7 +120,7 @@ static int client(bool sending, const struct sockaddr_in *to, uint64_t ms, int f
 		if (fork())
 			continue;
 		bytes = flow(sending, to, ms);
-		_exit(write(pair[1], &bytes, sizeof(bytes)) != sizeof(bytes));
+		_exit(write(pair[1], &bytes, sizeof(bytes)) == sizeof(bytes) ? 0 : 1);
 	}
 	close(pair[1]);
 	for (int i = 0; i < flows; i++) {

@@ -1,7 +1,8 @@
 /*
- * For tests/boot/cgroup.sh: cgroup.c in a machine whose user has a delegated group. "cgroup_guest memory|cpu|forks": makes the group,
- * joins it in a child, and prints what was said and what became of the child. "cgroup_guest killed": dies without removing it, as a
- * supervisor that is killed; "cgroup_guest sweep": what whoever comes next does about that.
+ * For tests/boot/cgroup.sh: cgroup.c in a machine whose user has a delegated group. "cgroup_guest
+ * memory|cpu|forks": makes the group, joins it in a child, and prints what was said and what became of the
+ * child. "cgroup_guest killed": dies without removing it, as a supervisor that is killed; "cgroup_guest
+ * sweep": what whoever comes next does about that.
  */
 #include <signal.h>
 #include <stdio.h>

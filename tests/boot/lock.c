@@ -1,6 +1,7 @@
 /*
- * lock FILE fcntl|flock read|write try|wait|ask [START LENGTH]: takes a lock, says "have", and keeps it until FILE.release is there,
- * if it was to be tried or waited for; else says what became of it. "ask": who has it (fcntl, F_GETLK).
+ * lock FILE fcntl|flock read|write try|wait|ask [START LENGTH]: takes a lock, says "have", and keeps it until
+ * FILE.release is there, if it was to be tried or waited for; else says what became of it. "ask": who has it
+ * (fcntl, F_GETLK).
  * lock FILE circle: two processes, each of which has what the other waits for; what became of both, the first one's first.
  */
 #define _GNU_SOURCE
@@ -36,7 +37,7 @@ static int circle(const char *file)
 		wait_for(file, 0);
 		if (write(ready[1], "x", 1) != 1)
 			_exit(2);
-		_exit(wait_for(file, 1) == EDEADLK);
+		_exit(wait_for(file, 1) == EDEADLK ? 1 : 0);
 	}
 	if (read(ready[0], &byte, 1) != 1)
 		return 2;

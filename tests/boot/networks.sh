@@ -151,7 +151,7 @@ expect 0 pings far/m -s 1472 10.8.0.1
 expect 0 uml-lab down --force near
 expect 0 uml-lab down --force far
 wan odd "vdesl:///dev/ttyS0" 10.8.0.3
-[ -e /usr/lib/*/vdeplug/libvdeplug_vdesl.so ] || { expect 1 uml-lab up "$T/labs/odd"; says "libvdeplug-vdesl"; }
+compgen -G '/usr/lib/*/vdeplug/libvdeplug_vdesl.so' >/dev/null || { expect 1 uml-lab up "$T/labs/odd"; says "libvdeplug-vdesl"; }
 
 # ---- ten machines on one hub ----
 {

@@ -326,7 +326,7 @@ static void t_mknod(void)
 	IS(ENXIO, open_close("p", O_WRONLY | O_NONBLOCK));
 	if (fork() == 0) {
 		int w = open("p", O_WRONLY);
-		_exit(write(w, "x", 1) != 1);
+		_exit(write(w, "x", 1) == 1 ? 0 : 1);
 	}
 	int r = open("p", O_RDONLY);
 	SAME(read(r, &c, 1), 1);
@@ -700,7 +700,7 @@ static void t_locks(void)
 	IS(0, fcntl(fd, F_SETLK, &whole));
 	if (fork() == 0) {
 		int other = open("f", O_RDWR);
-		_exit(!(fcntl(other, F_SETLK, &whole) < 0 && errno == EAGAIN));
+		_exit(fcntl(other, F_SETLK, &whole) < 0 && errno == EAGAIN ? 0 : 1);
 	}
 	wait(&status);
 	SAME(status, 0);

@@ -13,7 +13,7 @@ guest() { expect "$1" uml-lab exec --timeout 60s a -- sh -c "cd /mnt/work; . /mn
 cat >"$T/tools/rc" <<-'END'
 	run() { LD_LIBRARY_PATH=/mnt/tools /mnt/tools/ld-linux-x86-64.so.2 "/mnt/tools/$@"; }
 	setfacl() { run setfacl "$@"; }
-	getfacl() { run getfacl -cEn "$@" | grep . | tr '\n' ' '; echo; }
+	getfacl() { run getfacl -cEn "$@" | grep . | tr '\n' ' ' | sed 's/ $//'; echo; }
 	grep -q ^ann: /etc/passwd || printf 'ann:x:1000:1000::/:/bin/sh\nbob:x:1001:1001::/:/bin/sh\n' >>/etc/passwd
 	as() { who=$1; shift; su "$who" -s /bin/sh -c "$*"; }
 	umask 022
@@ -22,7 +22,7 @@ END
 # They say who may do what, besides owner and group.
 try_access() {
 	guest 0 'echo x >f; chmod 640 f; as ann "cat f" && exit 1; setfacl -m u:1000:rw f; getfacl f; stat -c %a f'
-	same "$(cat "$T/out")" "user::rw- user:1000:rw- group::r-- mask::rw- other::--- 
+	same "$(cat "$T/out")" "user::rw- user:1000:rw- group::r-- mask::rw- other::---
 660"
 	guest 0 'as ann "echo y >>f; cat f"; as bob "cat f" && exit 1; true'
 	# chmod changes the mask, and the mask holds for named users.
@@ -37,8 +37,8 @@ try_access() {
 
 try_default() {
 	guest 0 'mkdir d; setfacl -d -m u:1000:rwx,g::rx,o::- d; getfacl d; (umask 077; mkdir d/sub; echo x >d/f); getfacl d/sub d/f; stat -c %a d/sub d/f'
-	same "$(cat "$T/out")" "user::rwx group::r-x other::r-x default:user::rwx default:user:1000:rwx default:group::r-x default:mask::rwx default:other::--- 
-user::rwx user:1000:rwx group::r-x mask::rwx other::--- default:user::rwx default:user:1000:rwx default:group::r-x default:mask::rwx default:other::--- user::rw- user:1000:rwx group::r-x mask::rw- other::--- 
+	same "$(cat "$T/out")" "user::rwx group::r-x other::r-x default:user::rwx default:user:1000:rwx default:group::r-x default:mask::rwx default:other::---
+user::rwx user:1000:rwx group::r-x mask::rwx other::--- default:user::rwx default:user:1000:rwx default:group::r-x default:mask::rwx default:other::--- user::rw- user:1000:rwx group::r-x mask::rw- other::---
 770
 660"
 	guest 0 'as ann "echo y >d/sub/own; cat d/f" && setfacl -k d; mkdir d/plain; getfacl d/plain'
@@ -46,7 +46,7 @@ user::rwx user:1000:rwx group::r-x mask::rwx other::--- default:user::rwx defaul
 	guest 1 'setfacl -d -m u:1000:r d/f'
 	# A copy, a rename and a hard link have them; the umask counts where there is no list.
 	guest 0 'mv d/f d/g; ln d/g h; getfacl h; (umask 027; touch m; mkdir n); stat -c %a m n'
-	same "$(cat "$T/out")" "user::rw- user:1000:rwx group::r-x mask::rw- other::--- 
+	same "$(cat "$T/out")" "user::rw- user:1000:rwx group::r-x mask::rw- other::---
 640
 750"
 }
@@ -60,7 +60,7 @@ try_host() {
 	sleep 1
 	guest 0 'stat -c %a k; getfacl k'
 	same "$(cat "$T/out")" "644
-user::rw- user:1000:r-- group::--- mask::r-- other::r-- "
+user::rw- user:1000:r-- group::--- mask::r-- other::r--"
 	# One that is damaged counts as none.
 	setfattr -n user.virtfs.system.posix_acl_access -v 0x0200000001000700ffffffff "$T/work/k"
 	sleep 1

@@ -42,7 +42,7 @@ sound() {
 WHOLE='cat /root/f; head -c 3 /dev/vdb; [ $(cat /root/w*.sum | md5sum -c 2>/dev/null | grep -vc OK) -le 1 ] && echo " at most one was being written"'
 
 on_kernel() { # KERNEL
-	local best=100000 all= pause writer sync_ms
+	local best=100000 all='' pause writer sync_ms
 	lab snap <<-END
 		lab: snap
 		base: tiny

@@ -1,4 +1,7 @@
-/* tmpfile FOLDER NAME: a file without a name (open(2), O_TMPFILE) of user 7 with mode 0640, written, read again, then given a name. */
+/*
+ * tmpfile FOLDER NAME: a file without a name (open(2), O_TMPFILE) of user 7 with mode 0640, written, read
+ * again, then given a name.
+ */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdio.h>

@@ -95,6 +95,7 @@ serve_folder() {
 	END
 	at_exit "kill $!"
 	wait_until 10 test -s "$T/port"
+	# shellcheck disable=SC2034 # for the test
 	PORT=$(cat "$T/port")
 }
 

@@ -174,7 +174,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	fill();
 	spoil(data, size);
-	init.flags = (size && data[0] & 1 ? FUSE_NO_OPEN_SUPPORT : 0) | (size && data[0] & 2 ? FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS : 0);
+	init.flags = (size && data[0] & 1 ? FUSE_NO_OPEN_SUPPORT : 0) |
+		     (size && data[0] & 2 ? FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS : 0);
 	fs = hostfs_new(&share, 1, false, false, NULL);
 	if (!fs)
 		return 0;

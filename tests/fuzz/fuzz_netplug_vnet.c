@@ -55,7 +55,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	size_t n = size ? size - 1 : 0;
 
 	features |= switches & 4 ? 0 : 1u << VIRTIO_NET_F_MRG_RXBUF;
-	features |= switches & 8 ? 0 : 1u << VIRTIO_NET_F_GUEST_CSUM | 1u << VIRTIO_NET_F_GUEST_TSO4 | 1u << VIRTIO_NET_F_GUEST_TSO6;
+	if (!(switches & 8))
+		features |= 1u << VIRTIO_NET_F_GUEST_CSUM | 1u << VIRTIO_NET_F_GUEST_TSO4 | 1u << VIRTIO_NET_F_GUEST_TSO6;
 	features |= switches & 16 ? 0 : 1u << VIRTIO_RING_F_EVENT_IDX;
 	super = switches & 2;
 	echoes = 0;

@@ -1,6 +1,6 @@
 /*
- * A guest's memory, queue and all, as the disk server meets it: any bytes there are answered or break the queue; nothing outside the
- * memory is touched, and the disk keeps its size.
+ * A guest's memory, queue and all, as the disk server meets it: any bytes there are answered or break the
+ * queue; nothing outside the memory is touched, and the disk keeps its size.
  * Input: the first bytes of the guest's memory, where the queue is: 16 descriptors, the available ring, the used ring, data.
  */
 #include <fcntl.h>

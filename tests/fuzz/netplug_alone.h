@@ -1,4 +1,7 @@
-/* For the entries of netplug: a network namespace without any interface up, since libslirp would send the fuzzer's ideas to the world. */
+/*
+ * For the entries of netplug: a network namespace without any interface up, since libslirp would send the
+ * fuzzer's ideas to the world.
+ */
 #include <sched.h>
 #include <stdint.h>
 #include <stdlib.h>

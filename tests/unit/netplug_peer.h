@@ -259,8 +259,8 @@ static inline void peer_send_udp(struct peer *p, const char *from, unsigned from
 }
 
 /* A segment without data. */
-static inline void peer_send_tcp(struct peer *p, const char *to, unsigned to_port, unsigned from_port, uint32_t sequence, uint32_t ack,
-				 uint8_t flags, unsigned window)
+static inline void peer_send_tcp(struct peer *p, const char *to, unsigned to_port, unsigned from_port,
+				 uint32_t sequence, uint32_t ack, uint8_t flags, unsigned window)
 {
 	uint8_t tcp[20] = { 0 }, frame[64], addresses[8];
 	uint32_t sum;

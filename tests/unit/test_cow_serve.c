@@ -150,7 +150,8 @@ static void test_batches(void)
 	begin(&s, &f);
 	world_fill(f.memory + FRONT_DATA, 200 * 8192);
 	for (unsigned i = 0; i < 200; i++)
-		slots[i] = front_submit(&f, VIRTIO_BLK_T_OUT, 16 * i, FRONT_DATA + 8192 * i, 8192, false, i % 4 + 1 == 3 ? 2 : i % 4 + 1);
+		slots[i] = front_submit(&f, VIRTIO_BLK_T_OUT, 16 * i, FRONT_DATA + 8192 * i, 8192, false,
+					i % 4 + 1 == 3 ? 2 : i % 4 + 1);
 	front_kick(&f);
 	CU_ASSERT_TRUE_FATAL(front_wait(&f));
 	for (unsigned i = 0; i < 200; i++)

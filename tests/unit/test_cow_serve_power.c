@@ -9,7 +9,8 @@
  * Each sector that the driver writes holds its number and a version, so that what is found after the cut tells how old it is.
  *
  * "test_cow_serve_power guest" does the same to a real guest's ext4 (tests/boot/disk-power.sh): serves top on s0 and marks on s1
- * until the guest is gone. The guest writes files f1, f2, … on the first disk, fsyncs each, and then writes its number to the second:
+ * until the guest is gone. The guest writes files f1, f2, … on the first disk, fsyncs each, and then writes
+ * its number to the second:
  * after the cut all files up to the last such number must be there, once e2fsck has replayed the journal.
  */
 #include <sys/syscall.h>
@@ -36,7 +37,10 @@ struct op {
 	uint8_t *data; /* OP_WRITE, OP_MARK */
 };
 
-/* What a FLUSH promised: the version of each sector when it was asked for, and how many calls were recorded when it was answered. */
+/*
+ * What a FLUSH promised: the version of each sector when it was asked for, and how many calls were recorded
+ * when it was answered.
+ */
 struct mark {
 	size_t ops;
 	uint16_t versions[SECTORS];
@@ -268,7 +272,7 @@ static bool check_image(const uint16_t *promised)
 	for (uint32_t s = 0; s < SECTORS && ok; s++) {
 		ok = is_good(disk + s * COW_SECTOR_SIZE, s, promised ? promised[s] : 0);
 		if (!ok)
-			fprintf(stderr, "sector %u is not as new as version %u\n", s, promised ? promised[s] : 0);
+			fprintf(stderr, "sector %u is not as new as version %d\n", s, promised ? promised[s] : 0);
 	}
 	cow_chain_close(c);
 	return ok;
@@ -291,7 +295,8 @@ static bool cut(size_t begin, size_t end, const uint16_t *promised)
 		}
 		ok = check_image(promised);
 		if (!ok)
-			fprintf(stderr, "after call %zu, %zu since the last fdatasync(), set %u, seed %d\n", end, pending, set, SEED);
+			fprintf(stderr, "after call %zu, %zu since the last fdatasync(), set %u, seed %d\n", end, pending,
+				set, SEED);
 	}
 	return ok;
 }

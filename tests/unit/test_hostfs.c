@@ -444,11 +444,13 @@ static void texts(void)
 	struct error err = ERROR_INIT;
 	cleanup_free char *text = NULL;
 
-	CU_ASSERT_EQUAL(hostfs_share_parse(&s, "w=/a\\,b\\\\c,rw,locks=shared,owner=7:8,quota=2M,max-file-size=1M,hide=*.k\\,x,hide=.ssh", &err), 0);
+	CU_ASSERT_EQUAL(hostfs_share_parse(&s, "w=/a\\,b\\\\c,rw,locks=shared,owner=7:8,quota=2M,max-file-size=1M,"
+					       "hide=*.k\\,x,hide=.ssh", &err), 0);
 	CU_ASSERT_STRING_EQUAL(s.path, "/a,b\\c");
 	CU_ASSERT(s.writable && s.uid == 7 && s.gid == 8 && s.quota == 2 << 20 && s.hide.count == 2);
 	text = hostfs_share_format(&s, &err);
-	CU_ASSERT_STRING_EQUAL(text, "w=/a\\,b\\\\c,rw,locks=shared,owner=7:8,quota=2097152,max-file-size=1048576,hide=*.k\\,x,hide=.ssh");
+	CU_ASSERT_STRING_EQUAL(text, "w=/a\\,b\\\\c,rw,locks=shared,owner=7:8,quota=2097152,max-file-size=1048576,"
+				     "hide=*.k\\,x,hide=.ssh");
 	hostfs_share_free(&s);
 	CU_ASSERT_EQUAL(hostfs_share_parse(&s, "nothing", &err), -1);
 	CU_ASSERT_EQUAL(hostfs_share_parse(&s, "a=relative", &err), -1);

@@ -25,10 +25,12 @@ static void write_program(const char *path, const char *answer)
 {
 	cleanup_free char *data = NULL;
 	size_t length = 0;
+	char *longer;
 
 	CU_ASSERT_EQUAL_FATAL(file_read_all("/proc/self/exe", 256 << 20, &data, &length, NULL), 0);
-	data = realloc(data, length + ANSWER_SIZE);
-	CU_ASSERT_PTR_NOT_NULL_FATAL(data);
+	longer = realloc(data, length + ANSWER_SIZE);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(longer);
+	data = longer;
 	memset(data + length, 0, ANSWER_SIZE);
 	snprintf(data + length, ANSWER_SIZE, "%s", answer);
 	CU_ASSERT_EQUAL(file_write_atomic(path, data, length + ANSWER_SIZE, 0755, NULL), 0);
@@ -110,7 +112,7 @@ static int find_apart(const char *wanted, const char *release)
 	if (pid == 0) {
 		struct kernel k;
 
-		_exit(kernel_find(wanted, &k, NULL) < 0 || !str_eq(k.release, release));
+		_exit(kernel_find(wanted, &k, NULL) == 0 && str_eq(k.release, release) ? 0 : 1);
 	}
 	return waitpid(pid, &status, 0) == pid ? status : -1;
 }
@@ -228,8 +230,8 @@ static void test_prepare(void)
 int main(int argc, char **argv)
 {
 	static const struct unit_case cases[] = {
-		UNIT_CASE(test_prepare), UNIT_CASE(test_asked_once), UNIT_CASE(test_hostile),	UNIT_CASE(test_versions), UNIT_CASE(test_auto),
-		UNIT_CASE(test_modules), UNIT_CASE(test_no_kernel),  UNIT_CASE(test_remove)};
+		UNIT_CASE(test_prepare), UNIT_CASE(test_asked_once), UNIT_CASE(test_hostile), UNIT_CASE(test_versions),
+		UNIT_CASE(test_auto), UNIT_CASE(test_modules), UNIT_CASE(test_no_kernel), UNIT_CASE(test_remove)};
 
 	if (argc == 2 && str_eq(argv[1], "--version"))
 		return answer_main(argv[0]);

@@ -147,5 +147,5 @@ static void test_tail(void)
 	CU_ASSERT_STRING_EQUAL(text, "");
 }
 
-UNIT_MAIN("machine args", UNIT_CASE(test_build), UNIT_CASE(test_served), UNIT_CASE(test_raid6), UNIT_CASE(test_words), UNIT_CASE(test_too_long),
-	  UNIT_CASE(test_tail))
+UNIT_MAIN("machine args", UNIT_CASE(test_build), UNIT_CASE(test_served), UNIT_CASE(test_raid6), UNIT_CASE(test_words),
+	  UNIT_CASE(test_too_long), UNIT_CASE(test_tail))

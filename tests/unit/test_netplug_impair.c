@@ -45,7 +45,8 @@ static unsigned check_advance(struct wheel *w, uint64_t now, unsigned added)
 			struct item *item = (struct item *)e;
 
 			wrong += item->out || e->due > now;
-			wrong += before && (e->due < before->entry.due || (e->due == before->entry.due && item->number < before->number));
+			wrong += before && (e->due < before->entry.due ||
+					    (e->due == before->entry.due && item->number < before->number));
 			item->out = true;
 			before = item;
 			count++;

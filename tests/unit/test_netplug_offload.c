@@ -485,5 +485,5 @@ static void test_told_lazily(void)
 }
 
 UNIT_MAIN("netplug offload", UNIT_CASE(test_sum), UNIT_CASE(test_complete), UNIT_CASE(test_cut), UNIT_CASE(test_parse),
-	  UNIT_CASE(test_join), UNIT_CASE(test_not_joined), UNIT_CASE(test_padded), UNIT_CASE(test_resume), UNIT_CASE(test_too_few_buffers),
-	  UNIT_CASE(test_from_guest), UNIT_CASE(test_told_lazily))
+	  UNIT_CASE(test_join), UNIT_CASE(test_not_joined), UNIT_CASE(test_padded), UNIT_CASE(test_resume),
+	  UNIT_CASE(test_too_few_buffers), UNIT_CASE(test_from_guest), UNIT_CASE(test_told_lazily))

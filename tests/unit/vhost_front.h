@@ -346,7 +346,8 @@ static inline bool front_wait(struct front *f)
 /* One request, waited for. Its status, or -1 when there was no answer. */
 static inline int front_do(struct front *f, uint32_t type, uint64_t sector, uint32_t data, uint32_t bytes, bool in)
 {
-	unsigned slot = front_submit(f, type, sector, data, bytes, in, bytes % 8192 || !bytes ? 1 : bytes / 4096 > 60 ? 2 : bytes / 4096);
+	unsigned pieces = bytes % 8192 || !bytes ? 1 : bytes / 4096 > 60 ? 2 : bytes / 4096;
+	unsigned slot = front_submit(f, type, sector, data, bytes, in, pieces);
 
 	front_kick(f);
 	return front_wait(f) ? *front_status(f, slot) : -1;

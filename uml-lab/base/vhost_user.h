@@ -73,7 +73,10 @@ void vhost_user_take_kick(struct vring_queue *q);
 /* Tells the guest of what was pushed, if it wants to know. 0, or -1 + err: it is gone. */
 int vhost_user_call(struct vhost_user *u, struct vring_queue *q, struct error *err);
 
-/* Tells it again if it had time enough to look and has not (vhost_recall.h): for who goes on without vhost_user_receive(). 0, or -1 + err. */
+/*
+ * Tells it again if it had time enough to look and has not (vhost_recall.h): for who goes on without
+ * vhost_user_receive(). 0, or -1 + err.
+ */
 int vhost_user_call_again(struct vhost_user *u, struct error *err);
 
 /* Tells the guest to read the configuration again. 0; -1 + err: it gave no channel for that, or does not read

@@ -24,7 +24,10 @@ struct vring_gather {
 };
 
 void vring_gather_reset(struct vring_gather *g);
-/* All that was taken is answered, and `untold` of it the guest was not told of. Whether there is more, waited for if that is worth it. */
+/*
+ * All that was taken is answered, and `untold` of it the guest was not told of. Whether there is more, waited
+ * for if that is worth it.
+ */
 bool vring_gather(struct vring_gather *g, const struct vring_queue *q, unsigned untold);
 
 #endif

@@ -2,9 +2,10 @@
  * Looking at a queue for a while before sleeping. Waking up takes longer than most requests do, and being woken costs the guest a
  * system call. So while a guest asks its next question soon after each answer, its device's thread looks at the queue instead.
  *
- * As KVM's halt polling does, it learns from what would have been: some sleeps in a row that were short turn looking on, one look in
- * vain, or one that another process interrupted (the host is busy, and whom we keep waiting may be the guest), turns it off and
- * makes that "some" twice as many. An idle device costs nothing, and the last look of a busy one VRING_LOOK_NS.
+ * As KVM's halt polling does, it learns from what would have been: some sleeps in a row that were short turn
+ * looking on, one look in vain, or one that another process interrupted (the host is busy, and whom we keep
+ * waiting may be the guest), turns it off and makes that "some" twice as many. An idle device costs nothing,
+ * and the last look of a busy one VRING_LOOK_NS.
  */
 #ifndef UML_LAB_BASE_VRING_LOOK_H
 #define UML_LAB_BASE_VRING_LOOK_H

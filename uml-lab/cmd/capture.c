@@ -41,7 +41,8 @@ struct capture_options {
 
 static const struct cli_option options[] = {
 	{"write", 'w', CLI_STRING, offsetof(struct capture_options, write), "FILE", "where to; - for standard output, into tshark"},
-	{"filter", 'f', CLI_STRING, offsetof(struct capture_options, filter), "EXPR", "only these, in tcpdump's language: \"icmp or arp\""},
+	{"filter", 'f', CLI_STRING, offsetof(struct capture_options, filter), "EXPR",
+	 "only these, in tcpdump's language: \"icmp or arp\""},
 	{"snaplen", 's', CLI_STRING, offsetof(struct capture_options, snaplen), "BYTES", "only the beginning of each frame"},
 	{"count", 'c', CLI_STRING, offsetof(struct capture_options, count), "N", "end after N frames"},
 	{NULL},
@@ -483,9 +484,10 @@ const struct cli_command cmd_capture = {
 	.name = "capture",
 	.operands = "SESSION/NETWORK|SESSION/MACHINE[:ethN]",
 	.summary = "Capture the frames of a network or a machine, as pcapng",
-	.help = "Of a network every frame is there once, from the interface that sent it; of a machine what its interfaces send and "
-		"receive. Frames are those that a bad line lets through, when it does (uml-lab net). Ends on Ctrl-C, when the machines "
-		"have ended, or when nobody reads any more. Live: uml-lab capture lab/lan -w - | tshark -r -",
+	.help = "Of a network every frame is there once, from the interface that sent it; of a machine what its "
+		"interfaces send and receive. Frames are those that a bad line lets through, when it does (uml-lab net). "
+		"Ends on Ctrl-C, when the machines have ended, or when nobody reads any more. Live: "
+		"uml-lab capture lab/lan -w - | tshark -r -",
 	.options = options,
 	.options_size = sizeof(struct capture_options),
 	.min_operands = 1,

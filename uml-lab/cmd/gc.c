@@ -34,7 +34,8 @@ static void tell(void *arg, const char *what, const char *path, uint64_t bytes)
 	t->bytes += bytes;
 	t->count++;
 	if (t->items)
-		json_array_append_new(t->items, json_pack("{s:s, s:s, s:I}", "what", what, "path", path, "bytes", (json_int_t)bytes));
+		json_array_append_new(t->items, json_pack("{s:s, s:s, s:I}", "what", what, "path", path, "bytes",
+							  (json_int_t)bytes));
 	else if (!cli_quiet)
 		printf("%s%s: %s (%s)\n", t->options->dry_run ? "would remove " : "", what, path,
 		       str_human_size(bytes, size, sizeof(size)));

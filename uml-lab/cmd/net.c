@@ -26,7 +26,8 @@ static const struct cli_option options[] = {
 	{"duplicate", 0, CLI_STRING, OPTION(duplicate), "PERCENT", "the share of frames that arrive twice"},
 	{"reorder", 0, CLI_STRING, OPTION(reorder), "PERCENT", "the share of frames that arrive 10 ms late, behind later ones"},
 	{"rate", 0, CLI_STRING, OPTION(rate), "BITS", "the most each interface sends, in bits a second: 10M; 0: no limit"},
-	{"down", 0, CLI_STRING, OPTION(down), "WHAT", "pull the cable: nothing passes to or from a machine, MACHINE:ethN, or all on a network"},
+	{"down", 0, CLI_STRING, OPTION(down), "WHAT",
+	 "pull the cable: nothing passes to or from a machine, MACHINE:ethN, or all on a network"},
 	{"up", 0, CLI_STRING, OPTION(up), "WHAT", "plug it in again"},
 	{"clear", 0, CLI_FLAG, OPTION(clear), NULL, "first take all impairments away"},
 	{"json", 0, CLI_FLAG, OPTION(json), NULL, "for scripts"},
@@ -160,7 +161,10 @@ static int change_selected(const struct session *session, const json_t *status, 
 	return error_hint(err, "`uml-lab net %s` shows those there are", session->name);
 }
 
-/* --down and --up: what is named, a network, a machine, or an interface; of a machine those on the network of the operand, if any. */
+/*
+ * --down and --up: what is named, a network, a machine, or an interface; of a machine those on the network of
+ * the operand, if any.
+ */
 static int plug_cable(const struct session *session, const json_t *status, const struct selection *s, const char *what,
 		      const char *words, struct error *err)
 {

@@ -299,7 +299,8 @@ static void run_loop(struct agent *a)
 	while (a->link.fd >= 0) {
 		more = dispatch_frames(a);
 		now = guest_now_ms();
-		timeout = earlier(earlier(channel_tick(a, now), power_tick(now)), earlier(ready_tick(a, now), restore_tick(a, now)));
+		timeout = earlier(earlier(channel_tick(a, now), power_tick(now)),
+				  earlier(ready_tick(a, now), restore_tick(a, now)));
 		link_flush(a);
 		watch_by_load(a);
 		n = epoll_wait(a->epoll, ready, GUEST_COUNT(ready), more && !a->congested ? 0 : timeout);

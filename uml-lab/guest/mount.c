@@ -241,8 +241,9 @@ static int mount_modules(const struct config *c, struct fault *f)
 }
 
 /*
- * Streams ask for READ_AHEAD_KIB at once, which is also the most that uml-hostfs gives: each request costs a guest as much as copying
- * some hundred KiB does. The kernel's own choice is 128. (AT_STATX_DONT_SYNC: the device number needs no request.)
+ * Streams ask for READ_AHEAD_KIB at once, which is also the most that uml-hostfs gives: each request costs a
+ * guest as much as copying some hundred KiB does. The kernel's own choice is 128. (AT_STATX_DONT_SYNC: the
+ * device number needs no request.)
  */
 static void read_further_ahead(const char *target)
 {

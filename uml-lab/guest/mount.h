@@ -25,7 +25,8 @@ int mount_root(const char *device, bool discard, struct fault *f);
 void mount_keep_room(const char *device, uint64_t room);
 
 /*
- * The kernel's modules at /lib/modules/RELEASE by hostfs, then the shares. Called with the image's root as "/". What fails is told through note; the machine comes up without it.
+ * The kernel's modules at /lib/modules/RELEASE by hostfs, then the shares. Called with the image's root as
+ * "/". What fails is told through note; the machine comes up without it.
  */
 void mount_extras(const struct config *c, mount_note_fn note, void *arg);
 

@@ -366,8 +366,9 @@ static const struct field limits_fields[] = {{.key = "memory",
 					      .offset = offsetof(struct lab_limits, cpu_percent),
 					      .min = 1,
 					      .max = 10000,
-					      .help = "Processor time of all machines together; 100% is one processor. Enforced where the user has a "
-						      "cgroup of his own, else machines run with low priority; status says which.",
+					      .help = "Processor time of all machines together; 100% is one "
+						      "processor. Enforced where the user has a cgroup of his own, "
+						      "else machines run with low priority; status says which.",
 					      .example = "50%"},
 					     {.key = "time",
 					      .type = &scalar_duration,

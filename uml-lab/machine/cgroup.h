@@ -20,8 +20,8 @@ struct cgroup {
 
 /*
  * Makes uml-lab-SESSION/MACHINE in the nearest group above this process that is the user's, may hold groups, and has the
- * controllers memory or cpu; sets the limits. said (of size bytes) tells what is limited by it, or why there is none. Never fails: a
- * machine without one runs all the same. Names are those of sessions and machines.
+ * controllers memory or cpu; sets the limits. said (of size bytes) tells what is limited by it, or why there
+ * is none. Never fails: a machine without one runs all the same. Names are those of sessions and machines.
  */
 void cgroup_make(struct cgroup *group, const char *session, const char *machine, const struct cgroup_limits *limits, char *said,
 		 size_t size);
@@ -33,8 +33,9 @@ int cgroup_join(const struct cgroup *group);
 void cgroup_remove(struct cgroup *group);
 
 /*
- * Writes into a file where the machine's group is, for cgroup_sweep(), which removes what a supervisor that was killed left, and the
- * file. Neither fails: a group left behind is empty, and the next start takes it over.
+ * Writes into a file where the machine's group is, for cgroup_sweep(), which removes what a supervisor that
+ * was killed left, and the file. Neither fails: a group left behind is empty, and the next start takes it
+ * over.
  */
 void cgroup_note(const struct cgroup *group, const char *file);
 void cgroup_sweep(const char *file);

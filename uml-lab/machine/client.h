@@ -16,7 +16,13 @@ int machine_connect(const char *runtime, struct error *err);
 char *machine_status_json(int control, int timeout_ms, struct error *err);
 
 /* What may be asked of a running machine; the texts are those of protocol.h. */
-enum machine_request { MACHINE_REQUEST_FORWARD, MACHINE_REQUEST_IMPAIR, MACHINE_REQUEST_CAPTURE, MACHINE_REQUEST_STILL, MACHINE_REQUEST_DISK };
+enum machine_request {
+	MACHINE_REQUEST_FORWARD,
+	MACHINE_REQUEST_IMPAIR,
+	MACHINE_REQUEST_CAPTURE,
+	MACHINE_REQUEST_STILL,
+	MACHINE_REQUEST_DISK,
+};
 
 typedef void (*machine_state_fn)(void *arg, enum machine_state state, const char *detail);
 
@@ -63,8 +69,9 @@ struct machine_capture {
 	int status;		/* as waitpid() gives it */
 };
 /*
- * The same without input, the output kept in memory. 0 when the command ended by itself; ERROR_TIMEOUT when it had to be killed, also by cancel
- * (what it wrote until then is in *capture), ERROR_STATE when the machine went away.
+ * The same without input, the output kept in memory. 0 when the command ended by itself; ERROR_TIMEOUT when
+ * it had to be killed, also by cancel (what it wrote until then is in *capture), ERROR_STATE when the machine
+ * went away.
  */
 int machine_exec_capture(int control, const struct machine_exec *exec, struct machine_capture *capture,
 			 struct error *err);

@@ -158,9 +158,7 @@ static void read_words(struct disk_server *disk)
 	char chunk[4096];
 	ssize_t got;
 
-	while ((got = read(disk->words, chunk, sizeof(chunk))) > 0 || (got < 0 && errno == EINTR)) {
-		if (got < 0)
-			continue;
+	while ((got = TEMP_FAILURE_RETRY(read(disk->words, chunk, sizeof(chunk)))) > 0) {
 		tail_add(&disk->tail, chunk, (size_t)got);
 		log_info("disk server: %.*s", (int)got - (chunk[got - 1] == '\n'), chunk);
 	}

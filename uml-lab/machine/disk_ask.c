@@ -68,7 +68,8 @@ void disk_ask(struct supervisor *sv, struct client *client, const char *text)
 		return;
 	}
 	if (sv->spec->ubd) {
-		client_answer_failure(client, ERROR_STATE, "the kernel's own driver (disk: ubd) cannot do that while the machine runs");
+		client_answer_failure(client, ERROR_STATE,
+				      "the kernel's own driver (disk: ubd) cannot do that while the machine runs");
 		return;
 	}
 	if (type == COW_SERVE_SNAPSHOT && !still_holds_for(sv, client)) {

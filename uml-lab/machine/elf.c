@@ -1,6 +1,7 @@
 /*
- * How it works: elf.h. Only what a loader reads is read: the program headers, PT_INTERP, and of PT_DYNAMIC the names of libraries and
- * the folders to look in (elf(5)). Addresses in PT_DYNAMIC are found in the file through the PT_LOADs.
+ * How it works: elf.h. Only what a loader reads is read: the program headers, PT_INTERP, and of PT_DYNAMIC
+ * the names of libraries and the folders to look in (elf(5)). Addresses in PT_DYNAMIC are found in the file
+ * through the PT_LOADs.
  */
 #include "uml-lab/machine/elf.h"
 

@@ -2,7 +2,8 @@
  * The initramfs of a kernel: stage-0 as /init, and the modules without which it
  * may not reach its root disk. Debian's three kernels have ubd, ext4, hostfs and
  * the vector network built in; only virtio_blk is a module, and stage-0 loads it
- * only for a disk that needs it. (virtio_net and virtiofs are loaded from the host's folder of modules, once the root is there.) A kernel with more in modules gets more.
+ * only for a disk that needs it. (virtio_net and virtiofs are loaded from the host's folder of modules, once
+ * the root is there.) A kernel with more in modules gets more.
  *
  * The archive is not compressed: HELLO came 1.0 s after launch with it, 1.2 s
  * with zstd and no sooner with gzip (7.2, medians of six).

@@ -2,7 +2,8 @@
  * The keeper: pid 1 of the namespaced sandbox, otherwise the subreaper of the tree.
  *
  * It puts up the walls around itself, forks the program, and waits for its end, or the end of the link to the supervisor. The
- * program cannot look into it: it is not dumpable. Once the program has started, whose walls needed them, it has no capabilities left.
+ * program cannot look into it: it is not dumpable. Once the program has started, whose walls needed them, it
+ * has no capabilities left.
  */
 #include <errno.h>
 #include <fcntl.h>

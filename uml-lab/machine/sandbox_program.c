@@ -9,8 +9,9 @@
  *
  * Landlock does not keep a process from connecting to an AF_UNIX socket by its path: the desktop's bus would start any program. In
  * a root of its own there is none to be found. Without one, connect() is done by the keeper, which looks at the path, as are
- * temporary files, the guest's memory (sandbox_ask.c); the program can make no file of the host's. There are no datagram sockets (sendmsg() could name any path; UML then has no management console),
- * and nobody leaves the process group by which the tree is killed at once.
+ * temporary files, the guest's memory (sandbox_ask.c); the program can make no file of the host's. There are
+ * no datagram sockets (sendmsg() could name any path; UML then has no management console), and nobody leaves
+ * the process group by which the tree is killed at once.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -66,7 +66,8 @@ static json_t *interface_json(const struct supervisor *sv, size_t i)
 	return json_pack("{s:s, s:b, s:s*, s:s, s:o, s:o, s:b, s:s, s:b, s:s*, s:o}", "name", name, "slirp", iface->slirp,
 			 "network", iface->network, "mac", mac, "addresses", strings(&iface->addresses),
 			 "forwards", port ? strings(&port->forwards) : json_array(), "connected",
-			 port && (port->connection >= 0 || port->stats.connected), "impair", impair, "joined", port && port->stats.joined, "trouble",
+			 port && (port->connection >= 0 || port->stats.connected), "impair", impair,
+			 "joined", port && port->stats.joined, "trouble",
 			 port && port->stats.trouble[0] ? port->stats.trouble : NULL, "counters",
 			 counters_json(port ? &port->stats : &(struct netplug_stats){0}));
 }

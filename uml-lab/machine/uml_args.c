@@ -6,8 +6,8 @@
  * ubd_setup_common()), no kernel argument can hold a blank, all of the line must
  * fit into 2048 bytes, and socket paths into 107. The disk server's sockets are
  * therefore "disk0", "disk1", …; ubd's disks and the initramfs are symbolic
- * links "disk0", "disk0.base", …, "initrd". The kernel does not rewrite a COW header whose backing file is the same inode by another
- * name (ubd_kern.c, path_requires_switch()).
+ * links "disk0", "disk0.base", …, "initrd". The kernel does not rewrite a COW header whose backing file is
+ * the same inode by another name (ubd_kern.c, path_requires_switch()).
  *
  * "noreboot" is not used: with it the exit of a guest that reboots looks like
  * a power-off. Without, UML exec()s argv[0] again; argv[0] is a name that does not

@@ -374,7 +374,8 @@ int session_snapshot_create(struct session *session, const char *name, struct se
 	*result = (struct session_snapshot_result){0};
 	if (d.snapshot.name && check_new_name(session, name, err) == 0 && session_settle(session, err) == 0 &&
 	    check_drivers(session, err) == 0 && layers_repair(session, err) == 0 &&
-	    session_make_disks(session, err) == 0 && freeze_all(session, &d, err) == 0 && switch_running(session, &d, result, err) == 0)
+	    session_make_disks(session, err) == 0 && freeze_all(session, &d, err) == 0 &&
+	    switch_running(session, &d, result, err) == 0)
 		done = session_update(session->name, note_snapshot, &d, err);
 	draft_free(&d);
 	if (done == 0 && session_reload(session, err) == 0)

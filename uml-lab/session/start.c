@@ -338,8 +338,8 @@ int session_start(struct session *session, const struct session_start_options *o
 	int result;
 
 	if (session_check_names(session, options->only, err) < 0 || session_settle(session, err) < 0 ||
-	    layers_repair(session, err) < 0 || session_update(session->name, begin_all, &begin, err) < 0 || session_reload(session, err) < 0 ||
-	    batch_alloc(&batch, session->machine_count, err) < 0)
+	    layers_repair(session, err) < 0 || session_update(session->name, begin_all, &begin, err) < 0 ||
+	    session_reload(session, err) < 0 || batch_alloc(&batch, session->machine_count, err) < 0)
 		return -1;
 	result = session_networks_start(session, &networks, err);
 	if (result == 0)
