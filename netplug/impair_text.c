@@ -78,6 +78,20 @@ static size_t put(char *buf, size_t size, size_t at, const char *fmt, double num
 	return at + (size_t)(n > 0 ? n : 0);
 }
 
+/* 5000000 is 5M: what read_rate() takes. */
+static size_t put_rate(char *buf, size_t size, size_t at, uint64_t rate)
+{
+	static const struct {
+		double bits;
+		const char *unit;
+	} units[] = {{1e9, "G "}, {1e6, "M "}, {1e3, "K "}};
+	size_t i = 0;
+
+	while (i < 2 && (double)rate < units[i].bits)
+		i++;
+	return put(buf, size, at, "rate=%.12g%s", (double)rate / units[i].bits, units[i].unit);
+}
+
 char *netplug_impair_format(const struct netplug_impair *impair, char buf[static NETPLUG_IMPAIR_TEXT_MAX])
 {
 	const size_t size = NETPLUG_IMPAIR_TEXT_MAX;
@@ -95,7 +109,7 @@ char *netplug_impair_format(const struct netplug_impair *impair, char buf[static
 	if (impair->reorder_ppm)
 		at = put(buf, size, at, "reorder=%.9g%s ", impair->reorder_ppm / 1e4, "%");
 	if (impair->rate)
-		at = put(buf, size, at, "rate=%.12g%s ", (double)impair->rate, "");
+		at = put_rate(buf, size, at, impair->rate);
 	if (impair->down)
 		at += (size_t)snprintf(buf + at, size - at, "down ");
 	if (at)

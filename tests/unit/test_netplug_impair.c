@@ -121,7 +121,7 @@ static void test_text(void)
 	CU_ASSERT_EQUAL(impair.loss_ppm, 20000);
 	CU_ASSERT_EQUAL(impair.rate, 10000000);
 	CU_ASSERT_STRING_EQUAL(netplug_impair_format(&impair, text),
-			       "delay=50ms jitter=0.25ms loss=2% duplicate=0.5% reorder=100% rate=10000000");
+			       "delay=50ms jitter=0.25ms loss=2% duplicate=0.5% reorder=100% rate=10M");
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
 		CU_ASSERT_EQUAL(netplug_impair_set(&impair, bad[i].key, bad[i].text, NULL), -1);
 	memset(&impair, 0, sizeof(impair));
