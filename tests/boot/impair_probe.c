@@ -4,11 +4,15 @@
  * before it, tells for each interface, a second after the last frame: how many came, how many of them for the first time, how many
  * came after one that was sent later, bits a second from the first to the last, and least, mean and greatest delay in microseconds
  * (by the guests' own clocks).
+ *
+ * The receiver sends the first interface's frames back, and the sender waits for the last but one: a guest that gets no processor would lose
+ * what its queues do not hold.
  */
 #include <arpa/inet.h>
 #include <linux/if_packet.h>
 #include <net/if.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +23,7 @@
 
 #define COUNT	   8000
 #define PER_SECOND 1000
+#define ECHO_MS	   2000
 #define FIRST_MS   20000
 #define SILENCE_MS 1000
 #define LINES_MAX  8
@@ -64,6 +69,15 @@ static void open_line(struct line *line, char *name)
 	setsockopt(line->fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
 }
 
+static void wait_for_echo(const struct line *line)
+{
+	struct pollfd p = {.fd = line->fd, .events = POLLIN};
+	struct frame f;
+
+	if (poll(&p, 1, ECHO_MS) > 0)
+		recv(line->fd, &f, sizeof(f), MSG_DONTWAIT);
+}
+
 static void send_all(struct line *lines, int count)
 {
 	struct frame f = {.to = {255, 255, 255, 255, 255, 255}, .from = {2, 0, 0, 0, 0, 15}, .protocol = htons(PROTOCOL)};
@@ -74,6 +88,8 @@ static void send_all(struct line *lines, int count)
 
 		if (wait > 0)
 			usleep((useconds_t)wait);
+		if (f.number % lines[0].every == 0 && f.number > lines[0].every)
+			wait_for_echo(&lines[0]);
 		for (int i = 0; i < count; i++) {
 			if (f.number % lines[i].every)
 				continue;
@@ -84,7 +100,7 @@ static void send_all(struct line *lines, int count)
 	}
 }
 
-static void take(struct line *line)
+static void take(struct line *line, bool echo)
 {
 	struct frame f;
 	int64_t delay;
@@ -92,6 +108,8 @@ static void take(struct line *line)
 	if (recv(line->fd, &f, sizeof(f), MSG_DONTWAIT) != sizeof(f) || f.number >= COUNT)
 		return;
 	line->end = now_us();
+	if (echo)
+		send(line->fd, &f, sizeof(f), 0);
 	delay = line->end - f.sent_us;
 	if (!line->came++) {
 		line->begin = line->end;
@@ -121,7 +139,7 @@ static void receive_all(struct line *lines, int count)
 		wait = SILENCE_MS;
 		for (int i = 0; i < count; i++)
 			if (fds[i].revents)
-				take(&lines[i]);
+				take(&lines[i], i == 0);
 	}
 	for (int i = 0; i < count; i++) {
 		struct line *l = &lines[i];

@@ -129,12 +129,15 @@ try_source() {
 	guest 1 'ls /mnt/work'
 	says "Stale"
 	guest 0 'cat /opt/book/page'
-	uml-lab status sh --json | grep -q "$T/work is gone" || fail "status does not tell: $(uml-lab status sh --json)"
+	expect 0 uml-lab status sh
+	says "sh/m: share work: its folder $T/work is gone"
 	mkdir "$T/work"
 	echo back >"$T/work/f"
 	wait_until 20 uml-lab exec --timeout 5s sh -- cat /mnt/work/f
 	guest 0 'cat /mnt/work/f; echo again >/mnt/work/g'
 	same "$(cat "$T/work/g")" again
+	expect 0 uml-lab status sh
+	says_not "share work"
 }
 
 for kernel in $(kernels); do

@@ -12,7 +12,7 @@ extern const struct cli_program uml_lab_program;
 extern const struct cli_command cmd_check, cmd_completion, cmd_console, cmd_copy, cmd_doctor, cmd_down, cmd_exec, cmd_image_build,
 	cmd_image_import, cmd_image_list, cmd_image_remove, cmd_image_show, cmd_list, cmd_log, cmd_man, cmd_reset, cmd_restart,
 	cmd_schema, cmd_shell, cmd_status, cmd_supervise, cmd_up, cmd_validate;
-extern const struct cli_command cmd_capture, cmd_forward, cmd_net;
+extern const struct cli_command cmd_capture, cmd_disk, cmd_forward, cmd_net;
 extern const struct cli_command cmd_snapshot_create, cmd_snapshot_list, cmd_snapshot_remove, cmd_snapshot_restore;
 extern const struct cli_command cmd_networks;
 

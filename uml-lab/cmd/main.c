@@ -5,7 +5,7 @@ static const struct cli_command *const commands[] = {
 	&cmd_up, &cmd_down, &cmd_restart, &cmd_reset, &cmd_status, &cmd_list, &cmd_log, &cmd_console, &cmd_shell,
 	&cmd_exec, &cmd_copy, &cmd_diff, &cmd_check,
 	&cmd_snapshot_create, &cmd_snapshot_list, &cmd_snapshot_restore, &cmd_snapshot_remove,
-	&cmd_net, &cmd_capture, &cmd_forward,
+	&cmd_net, &cmd_capture, &cmd_forward, &cmd_disk,
 	&cmd_submit, &cmd_open, &cmd_collect,
 	&cmd_validate, &cmd_schema,
 	&cmd_image_build, &cmd_image_import, &cmd_image_list, &cmd_image_show, &cmd_image_remove, &cmd_publish,

@@ -122,6 +122,18 @@ static void print_troubles(const json_t *session)
 				       text_of(port, "interface"), text_of(network, "name"), text_of(port, "trouble"));
 }
 
+/* Shares that cannot be served now, and why. */
+static void print_share_problems(const json_t *session, const json_t *machine)
+{
+	const json_t *share;
+	size_t i;
+
+	json_array_foreach(json_object_get(json_object_get(machine, "live"), "shares"), i, share)
+		if (text_of(share, "problem") && *text_of(share, "problem"))
+			printf("%s/%s: share %s: %s\n", text_of(session, "session"), text_of(machine, "name"),
+			       text_of(share, "name"), text_of(share, "problem"));
+}
+
 static void print_machine_notes(const json_t *session, const json_t *machine)
 {
 	const char *cause = text_of(machine, "cause"), *sandbox = text_of(machine, "sandbox");
@@ -132,6 +144,7 @@ static void print_machine_notes(const json_t *session, const json_t *machine)
 		printf("%s/%s: %s\n", of, name, cause);
 	if (disk)
 		printf("%s/%s: disk: %s\n", of, name, disk);
+	print_share_problems(session, machine);
 	if (sandbox && (!str_starts(sandbox, "namespaces") || strstr(sandbox, "low priority")) &&
 	    json_is_integer(json_object_get(machine, "kernel_pid")))
 		printf("%s/%s: sandbox: %s\n", of, name, sandbox);

@@ -103,7 +103,8 @@ enum frame_type {
 	FRAME_STOP = 101,   /* struct frame_stop: shut down; STATE frames follow until the socket closes */
 	FRAME_FAILED = 102, /* answer to a request that can't be met: u32 enum error_kind + text */
 	FRAME_DONE = 103,   /* answer to a request that was met and has nothing to tell */
-	FRAME_DISK = 111, /* text "snapshot DISK PATH" or "merge DISK PATH": cow/serve.h; answered by text and DONE, or FAILED */
+	FRAME_DISK = 111, /* text "snapshot DISK PATH", "merge DISK PATH", "eject DISK", "insert DISK": cow/serve.h; "whole": are
+			   * all disks in? Answered by DONE, for the first four after a text, or by FAILED */
 	FRAME_STILL = 110, /* text "freeze" or "thaw": answered by DONE, FAILED or (thaw) text: see "Stillness" */
 	FRAME_FORWARD = 104, /* text "add|remove|list IFACE SPEC": answered by DONE, FAILED or text */
 	FRAME_IMPAIR = 105, /* text "IFACE [clear] [KEY=VALUE]…", of netplug_impair_set() and down=0|1: DONE or FAILED */

@@ -86,6 +86,7 @@ struct lab_interface {
 
 struct lab_disk {
 	uint64_t size; /* bytes */
+	bool ejected;  /* not in the machine when it starts: uml-lab disk puts it in */
 	struct lab_mark mark;
 };
 

@@ -112,6 +112,11 @@ static const struct field disk_fields[] = {
 	 .max = 8 * TIB,
 	 .help = "The size of the disk; it takes room on the host as it is written.",
 	 .example = "1G"},
+	{.key = "ejected",
+	 .type = &scalar_bool,
+	 .offset = offsetof(struct lab_disk, ejected),
+	 .fallback = "false",
+	 .help = "The disk is not in the machine when it starts; uml-lab disk puts it in."},
 	{0}};
 
 static const struct object disk_object = {.name = "disk",

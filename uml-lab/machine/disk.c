@@ -33,6 +33,7 @@
 #define READY_MS   20000
 #define END_MS     30000
 #define CONTROL_FD 3
+#define INFO_MARK  ": info: " /* in a line of log_info() */
 
 struct disk_request {
 	struct disk_request *next;
@@ -79,6 +80,11 @@ static struct disk_request *new_request(enum cow_serve_type type, size_t disk, c
 	return request;
 }
 
+bool disk_is_out(const struct supervisor *sv, size_t disk)
+{
+	return sv->disk.out >> disk & 1;
+}
+
 int disk_request(struct supervisor *sv, enum cow_serve_type type, size_t disk, const char *path,
 		 disk_answer_fn fn, void *arg, struct error *err)
 {
@@ -105,9 +111,13 @@ int disk_request(struct supervisor *sv, enum cow_serve_type type, size_t disk, c
 	return 0;
 }
 
-/* A top that was frozen is not what a server started later has to open. */
-static void note_top(struct disk_server *disk, struct disk_request *request)
+/* A top that was frozen is not what a server started later has to open, nor is a disk that was taken out. */
+static void note_done(struct disk_server *disk, struct disk_request *request)
 {
+	if (request->type == COW_SERVE_EJECT)
+		disk->out |= UINT64_C(1) << request->disk;
+	if (request->type == COW_SERVE_INSERT)
+		disk->out &= ~(UINT64_C(1) << request->disk);
 	if (request->type == COW_SERVE_SNAPSHOT && request->disk < disk->paths.count) {
 		free(disk->paths.items[request->disk]);
 		disk->paths.items[request->disk] = steal_ptr(&request->path);
@@ -125,7 +135,7 @@ static void take_answer(struct supervisor *sv, const struct cow_serve_message *m
 	if (failed)
 		error_set(&failure, (enum error_kind)message->u.reply.status, "%s", message->u.reply.text);
 	else
-		note_top(&sv->disk, request);
+		note_done(&sv->disk, request);
 	request->fn(request->arg, message, failed ? &failure : NULL);
 	free_request(request);
 }
@@ -153,13 +163,27 @@ static void drop_words(struct disk_server *disk)
 		close(steal_fd(&disk->words));
 }
 
+/* Kept in case it dies: all but what it tells of a good life. */
+static void keep_words(struct disk_server *disk, const char *text, size_t length)
+{
+	while (length) {
+		const char *end = memchr(text, '\n', length);
+		size_t line = end ? (size_t)(end - text) + 1 : length;
+
+		if (!memmem(text, line, INFO_MARK, strlen(INFO_MARK)))
+			tail_add(&disk->tail, text, line);
+		text += line;
+		length -= line;
+	}
+}
+
 static void read_words(struct disk_server *disk)
 {
 	char chunk[4096];
 	ssize_t got;
 
 	while ((got = TEMP_FAILURE_RETRY(read(disk->words, chunk, sizeof(chunk)))) > 0) {
-		tail_add(&disk->tail, chunk, (size_t)got);
+		keep_words(disk, chunk, (size_t)got);
 		log_info("disk server: %.*s", (int)got - (chunk[got - 1] == '\n'), chunk);
 	}
 	if (got == 0 || errno != EAGAIN)
@@ -301,7 +325,7 @@ static int build_argv(const struct supervisor *sv, struct strv *argv, struct err
 			return -1;
 	for (size_t i = 0; i < sv->disk.paths.count; i++)
 		if (strv_addf(argv, err, "--socket=" DISK_SOCKET "%zu", i) < 0 ||
-		    strv_add(argv, sv->disk.paths.items[i], err) < 0)
+		    strv_add(argv, disk_is_out(sv, i) ? "-" : sv->disk.paths.items[i], err) < 0)
 			return -1;
 	return 0;
 }
@@ -360,9 +384,11 @@ int disk_start(struct supervisor *sv, struct error *err)
 
 int disk_open(struct supervisor *sv, struct error *err)
 {
-	for (size_t i = 0; i < sv->spec->disk_count; i++)
+	for (size_t i = 0; i < sv->spec->disk_count; i++) {
 		if (strv_add(&sv->disk.paths, sv->spec->disks[i].path, err) < 0)
 			return -1;
+		sv->disk.out |= (uint64_t)sv->spec->disks[i].out << i;
+	}
 	sv->disk.timer = loop_add_timer(sv->loop, -1, on_late, sv, err);
 	return sv->disk.timer ? 0 : -1;
 }

@@ -37,6 +37,7 @@ int machine_state_parse(const char *name, enum machine_state *state);
 struct machine_disk {
 	char *path;		/* the overlay (V3 COW), or a raw file when backing is NULL */
 	char *backing;		/* its backing file: a raw base image, or a layer */
+	bool out;		/* not in the machine when it starts */
 };
 
 struct machine_forward {

@@ -178,6 +178,7 @@ struct disk_server {
 	struct loop_timer *timer;	/* bounds the wait for READY */
 	bool ready;
 	struct strv paths;		/* the disks' top files now: snapshots change them */
+	uint64_t out;			/* a bit for each disk that is not in the machine now */
 	struct disk_request *requests;	/* sent and not yet answered */
 	uint32_t sequence;
 };
@@ -402,7 +403,9 @@ void still_end(struct supervisor *sv);
 /* Whether all is still for that client: the moment for a snapshot of the disks. */
 bool still_holds_for(const struct supervisor *sv, const struct client *client);
 
-/* disk_ask.c: "snapshot DISK PATH" or "merge DISK PATH" of a client, which is answered now or later. */
+/* Whether the machine's disk is not in it now: ejected, or with ejected: true in the lab. */
+bool disk_is_out(const struct supervisor *sv, size_t disk);
+/* disk_ask.c: a FRAME_DISK (protocol.h) of a client, which is answered now or later. */
 void disk_ask(struct supervisor *sv, struct client *client, const char *text);
 
 /*

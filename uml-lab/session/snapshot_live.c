@@ -41,6 +41,17 @@ static void live_free(struct live *l)
 	free(l->machines);
 }
 
+/* An extra disk that is out (uml-lab disk) could not be part of it. */
+static int has_its_disks(const struct live_machine *m, struct error *err)
+{
+	cleanup_free char *answer = NULL;
+
+	if (machine_request_start(m->control, MACHINE_REQUEST_DISK, "whole", err) < 0)
+		return -1;
+	answer = machine_request_finish(m->control, FREEZE_MS, err);
+	return answer ? 0 : error_prefix(err, "machine %s", m->name);
+}
+
 static int connect_machine(struct live *l, const struct live_switch *wanted, struct error *err)
 {
 	cleanup_free char *runtime = session_runtime(l->session->name, wanted->machine, err);
@@ -51,7 +62,7 @@ static int connect_machine(struct live *l, const struct live_switch *wanted, str
 	if (m->control < 0)
 		return error_prefix(err, "machine %s", wanted->machine);
 	l->count++;
-	return 0;
+	return has_its_disks(m, err);
 }
 
 /* One step for all of them. answers: one a machine, malloc'ed, or NULL when nobody wants them. */

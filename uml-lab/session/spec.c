@@ -173,6 +173,7 @@ static int fill_disks(const struct session *s, const struct lab_machine *m, stru
 		spec->disks[i + 1].path = session_disk(s, m->name, i + 1, err);
 		if (!spec->disks[i + 1].path)
 			return -1;
+		spec->disks[i + 1].out = m->disks[i].ejected;
 	}
 	return 0;
 }
