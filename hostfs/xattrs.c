@@ -123,6 +123,9 @@ static int get_list(struct request *rq, bool is_default)
 
 	if (n == 0)
 		n = acl_get(rq, &p, is_default, data);
+	/* There can be none. Any other error is what whoever opens a file gets, but its owner (fs/fuse/acl.c, fuse_get_acl()). */
+	if (n == -EOPNOTSUPP)
+		n = -ENODATA;
 	return n < 0 ? (int)n : answer_sized(rq, ARGS(rq, fuse_getxattr_in)->size, data, (size_t)n);
 }
 

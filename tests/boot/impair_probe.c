@@ -1,12 +1,12 @@
 /*
- * What lines do to frames, seen by the guests at their two ends: "impair_probe send ETH[:EVERY]…" sends numbered, timed frames
- * on each interface, all COUNT of them or every EVERYth, at PER_SECOND or as fast as it can. "impair_probe receive ETH…", started
- * before it, tells for each interface, a second after the last frame: how many came, how many of them for the first time, how many
- * came after one that was sent later, bits a second from the first to the last, and least, mean and greatest delay in microseconds
+ * What lines do to frames, seen by the guests at their two ends. "impair_probe send ETH[:EVERY]…" sends numbered, timed frames
+ * on each interface, all COUNT of them or every EVERYth, at PER_SECOND at most. "impair_probe receive ETH…", started before it,
+ * tells for each interface, a second after the last frame: how many came, how many of them for the first time, how many came
+ * after one that was sent later, bits a second from the first to the last, and least, mean and greatest delay in microseconds
  * (by the guests' own clocks).
  *
- * The receiver sends the first interface's frames back, and the sender waits for the last but one: a guest that gets no processor would lose
- * what its queues do not hold.
+ * The receiver sends the first interface's frames back, and the sender waits for the last but one: a guest that gets no
+ * processor would lose what its queues do not hold.
  */
 #include <arpa/inet.h>
 #include <linux/if_packet.h>
@@ -21,8 +21,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define COUNT	   8000
-#define PER_SECOND 1000
+#define COUNT	   2000
+#define PER_SECOND 400
 #define ECHO_MS	   2000
 #define FIRST_MS   20000
 #define SILENCE_MS 1000

@@ -91,8 +91,8 @@ static int add_row(struct cli_table *table, json_t *array, size_t index, const j
 	disk_name(index, name);
 	str_human_size((uint64_t)size, shown, sizeof(shown));
 	str_human_size((uint64_t)allocated, takes, sizeof(takes));
-	json_array_append_new(array, json_pack("{s:s, s:b, s:I, s:I}", "disk", name, "inserted", inserted, "size", size, "allocated",
-					       allocated));
+	json_array_append_new(array, json_pack("{s:s, s:b, s:I, s:I}", "disk", name, "inserted", inserted, "size", size,
+					       "allocated", allocated));
 	return cli_table_row(table, (const char *const[]){name, inserted ? "in" : "out", inserted ? shown : NULL,
 							  inserted ? takes : NULL}, err);
 }

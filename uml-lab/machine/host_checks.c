@@ -150,7 +150,7 @@ static void check_fuse(struct host_check *check)
 		say(check, OK, "accessible");
 		return;
 	}
-	say(check, WARNING, "%s: shares and looking into disks need it", strerror(errno));
+	say(check, WARNING, "%s: uml-cow mount needs it, and uml-hostfs with a mount point; labs do not", strerror(errno));
 	remedy(check, "modprobe fuse, or ask for access to /dev/fuse");
 }
 

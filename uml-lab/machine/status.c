@@ -127,13 +127,14 @@ static json_t *stats_json(const struct supervisor *sv, size_t i)
 {
 	const struct cow_serve_stats *s = &sv->status.disks[i];
 
-	return json_pack("{s:s, s:I, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "path",
-			 i < sv->disk.paths.count ? sv->disk.paths.items[i] : sv->spec->disks[i].path, "size",
-			 (json_int_t)s->size, "inserted", !disk_is_out(sv, i), "connected", s->connected != 0, "depth", (json_int_t)s->depth, "allocated",
-			 (json_int_t)s->allocated, "requests", (json_int_t)s->requests, "read_bytes",
-			 (json_int_t)s->read_bytes, "written_bytes", (json_int_t)s->written_bytes, "discarded_bytes",
-			 (json_int_t)s->discarded_bytes, "flushes", (json_int_t)s->flushes, "errors",
-			 (json_int_t)s->errors, "quota_refused", (json_int_t)s->quota_refused);
+	return json_pack("{s:s, s:I, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+			 "path", i < sv->disk.paths.count ? sv->disk.paths.items[i] : sv->spec->disks[i].path,
+			 "size", (json_int_t)s->size, "inserted", !disk_is_out(sv, i), "connected", s->connected != 0,
+			 "depth", (json_int_t)s->depth, "allocated", (json_int_t)s->allocated,
+			 "requests", (json_int_t)s->requests, "read_bytes", (json_int_t)s->read_bytes,
+			 "written_bytes", (json_int_t)s->written_bytes, "discarded_bytes", (json_int_t)s->discarded_bytes,
+			 "flushes", (json_int_t)s->flushes, "errors", (json_int_t)s->errors,
+			 "quota_refused", (json_int_t)s->quota_refused);
 }
 
 static json_t *disks_json(const struct supervisor *sv)

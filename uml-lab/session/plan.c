@@ -146,7 +146,7 @@ int session_check_driver(const struct lab *lab, const struct lab_machine *m, con
 	}
 	for (size_t i = 0; i < m->disk_count; i++)
 		if (m->disks[i].ejected)
-			return error_set(err, ERROR_LAB, "disk: ubd has its disks in the machine from the start: leave out ejected: true");
+			return error_set(err, ERROR_LAB, "disk: ubd has all disks in from the start: leave out ejected: true");
 	if (!image || !image->is_layer)
 		return 0;
 	error_set(err, ERROR_LAB, "disk: ubd cannot stack layers, and the base %s is one", image->path);
