@@ -36,15 +36,23 @@ static void arm(struct vhost_recall *r, uint64_t ns)
 {
 	const struct itimerspec when = {.it_value.tv_nsec = (long)ns};
 
-	/* it can't fail for a timer of ours; if it did, the guest would wait for its tick, as with everybody else */
+	/* it can't fail for a timer of ours; if it did, the guest would wait for its tick, as with everybody
+	 * else */
 	r->armed = timerfd_settime(r->timer, 0, &when, NULL) == 0;
 }
 
 void vhost_recall_called(struct vhost_recall *r)
 {
 	r->called = loop_now_ns();
-	/* a clock that is set goes on: while much is answered, it is looked at once in RECALL_FIRST_NS */
-	if (!r->armed)
+	/* a clock that is set goes on: while much is answered, it is looked at once in wait_ns */
+	if (!r->armed && !r->looking)
+		arm(r, r->wait_ns);
+}
+
+void vhost_recall_look(struct vhost_recall *r, bool looking, bool unseen)
+{
+	r->looking = looking;
+	if (!looking && unseen && !r->armed)
 		arm(r, RECALL_FIRST_NS);
 }
 
@@ -64,13 +72,17 @@ bool vhost_recall_due(struct vhost_recall *r)
 
 	if (since >= RECALL_FIRST_NS)
 		return true;
-	arm(r, RECALL_FIRST_NS - since);
+	if (!r->looking)
+		arm(r, RECALL_FIRST_NS - since);
 	return false;
 }
 
 void vhost_recall_seen(struct vhost_recall *r)
 {
 	r->tries = 0;
+	r->wait_ns += r->wait_ns / 16;
+	if (r->wait_ns > RECALL_MAX_NS)
+		r->wait_ns = RECALL_MAX_NS;
 }
 
 bool vhost_recall_unseen(struct vhost_recall *r)
@@ -79,6 +91,9 @@ bool vhost_recall_unseen(struct vhost_recall *r)
 		r->tries = 0;
 		return false;
 	}
-	arm(r, (uint64_t)RECALL_FIRST_NS << ++r->tries);
+	r->tries++;
+	r->wait_ns = r->wait_ns / 4 < RECALL_FIRST_NS ? RECALL_FIRST_NS : r->wait_ns / 4;
+	if (!r->looking)
+		arm(r, (uint64_t)RECALL_FIRST_NS << r->tries);
 	return true;
 }

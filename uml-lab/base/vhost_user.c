@@ -188,18 +188,23 @@ int vhost_user_call(struct vhost_user *u, struct vring_queue *q, struct error *e
 	return done < 0 ? -1 : 0;
 }
 
-/* Interrupts the guest again for what it has not seen, if it had time. 0, or -1 + err. */
-static int recall(struct vhost_user *u, struct error *err)
+/* Whether the guest has not seen all that it was told. */
+static bool unseen(struct vhost_user *u)
 {
-	bool unseen = false;
+	bool any = false;
 
 	for (unsigned i = 0; i < u->device->queues; i++) {
 		struct vring_queue *q = &u->queues[i];
 
 		q->told = q->told && q->usable && vring_unseen(q);
-		unseen |= q->told;
+		any |= q->told;
 	}
-	if (!unseen) {
+	return any;
+}
+
+int vhost_user_call_again(struct vhost_user *u, struct error *err)
+{
+	if (!unseen(u)) {
 		vhost_recall_seen(&u->recall);
 		return 0;
 	}
@@ -211,9 +216,9 @@ static int recall(struct vhost_user *u, struct error *err)
 	return 0;
 }
 
-int vhost_user_call_again(struct vhost_user *u, struct error *err)
+void vhost_user_look(struct vhost_user *u, bool looking)
 {
-	return vhost_recall_struck(&u->recall) ? recall(u, err) : 0;
+	vhost_recall_look(&u->recall, looking, !looking && unseen(u));
 }
 
 void vhost_user_take_kick(struct vring_queue *q)
@@ -293,7 +298,7 @@ int vhost_user_receive(struct vhost_user *u, struct error *err)
 {
 	/* what else is there makes the descriptor readable once more */
 	if (vhost_recall_struck(&u->recall))
-		return recall(u, err);
+		return vhost_user_call_again(u, err);
 	for (;;) {
 		size_t whole = sizeof(u->in.header);
 		int ret;

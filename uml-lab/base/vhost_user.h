@@ -74,8 +74,13 @@ void vhost_user_take_kick(struct vring_queue *q);
 int vhost_user_call(struct vhost_user *u, struct vring_queue *q, struct error *err);
 
 /*
- * Tells it again if it had time enough to look and has not (vhost_recall.h): for who goes on without
- * vhost_user_receive(). 0, or -1 + err.
+ * Begins or ends that its owner looks at queues rather than sleep, and meanwhile, at times, calls the next: no
+ * clock is needed then.
+ */
+void vhost_user_look(struct vhost_user *u, bool looking);
+
+/*
+ * Tells the guest again what it has not seen, if it had time enough to look (vhost_recall.h). 0, or -1 + err.
  */
 int vhost_user_call_again(struct vhost_user *u, struct error *err);
 

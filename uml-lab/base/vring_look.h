@@ -1,11 +1,13 @@
 /*
- * Looking at a queue for a while before sleeping. Waking up takes longer than most requests do, and being woken costs the guest a
- * system call. So while a guest asks its next question soon after each answer, its device's thread looks at the queue instead.
+ * Looking at a queue for a while before sleeping. Waking up takes longer than most requests do, and being
+ * woken costs the guest a system call. So while a guest asks its next question soon after each answer, its
+ * device's thread looks at the queue instead.
  *
  * As KVM's halt polling does, it learns from what would have been: some sleeps in a row that were short turn
- * looking on, one look in vain, or one that another process interrupted (the host is busy, and whom we keep
- * waiting may be the guest), turns it off and makes that "some" twice as many. An idle device costs nothing,
- * and the last look of a busy one VRING_LOOK_NS.
+ * looking on, one look in vain, or one that another process interrupted for long (the host is busy), turns it
+ * off and makes that "some" twice as many. An idle device costs nothing, and the last look of a busy one
+ * VRING_LOOK_NS. While looking the processor is offered to others all the time: a guest is two processes, and
+ * both may have to run until it asks again.
  */
 #ifndef UML_LAB_BASE_VRING_LOOK_H
 #define UML_LAB_BASE_VRING_LOOK_H
@@ -15,7 +17,7 @@
 
 #include "uml-lab/base/vhost_user.h"
 
-#define VRING_LOOK_NS 200000u /* a guest's way from an answer to its next request takes 50 to 150 µs */
+#define VRING_LOOK_NS 300000u /* a guest's way from an answer to its next request takes 50 to 150 µs */
 
 struct vring_look {
 	uint64_t answered_at; /* monotonic, ns */
@@ -25,8 +27,9 @@ struct vring_look {
 
 void vring_look_reset(struct vring_look *l);
 /* A sleep is over, because the guest asked for something. */
-void vring_look_woken(struct vring_look *l);
-/* All requests are answered. Whether there are new ones, if looking is worth it; else the thread should sleep. */
+void vring_look_woken(struct vring_look *l, struct vhost_user *u);
+/* All requests are answered. Whether there are new ones, if looking is worth it; else the thread should
+ * sleep. */
 bool vring_look(struct vring_look *l, struct vhost_user *u, const struct vring_queue *q);
 
 #endif
