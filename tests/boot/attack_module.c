@@ -4,6 +4,7 @@
  *
  * Each attempt is told on descriptor 1, which ends in supervisor.log: "attack: NAME RESULT", RESULT being the host's answer.
  * SECRET, CONTROL, PORT and STUDENT are given by the compiler's -D: a file, a socket, a TCP port and a process of the student's.
+ * With -DSUICIDE it only kills the kernel; with -DNONSENSE it only writes nonsense into all rings and sockets of the devices.
  */
 #include <asm/unistd.h>
 #include <linux/fcntl.h>
@@ -16,6 +17,12 @@
 #define AF_INET	    2
 #define SOCK_STREAM 1
 #define SIGKILL	    9
+#define SIGSTOP	    19
+#define FORKS_MAX   20000	    /* more than any limit allows */
+#define FILL_MAX    (1L << 30)	    /* more than /dev/shm of a small machine holds */
+#define FILL_FILE   (8L << 20)	    /* within RLIMIT_FSIZE */
+#define GUEST_BYTES (64UL << 20)
+#define PR_PDEATHSIG 1
 
 static long call(long number, long a, long b, long c, long d, long e)
 {
@@ -94,8 +101,97 @@ static void try_sockets(void)
 	tell("tcp", connect_to(AF_INET, &in, sizeof(in)));
 }
 
+/* Children that stand still, made by one that takes them along when it dies. Its last error, or how many there were. */
+static void fork_without_end(void)
+{
+	long maker = call(__NR_fork, 0, 0, 0, 0, 0), child = 0, made = 0;
+
+	while (maker == 0 && made < FORKS_MAX) {
+		child = call(__NR_fork, 0, 0, 0, 0, 0);
+		if (child < 0)
+			break;
+		made++;
+		while (child == 0) {
+			call(__NR_prctl, PR_PDEATHSIG, SIGKILL, 0, 0, 0);
+			call(__NR_kill, call(__NR_getpid, 0, 0, 0, 0, 0), SIGSTOP, 0, 0, 0);
+		}
+	}
+	if (maker == 0) {
+		tell("fork-without-end", child < 0 ? child : made);
+		call(__NR_kill, call(__NR_getpid, 0, 0, 0, 0, 0), SIGKILL, 0, 0, 0);
+	}
+	call(__NR_wait4, maker, 0, 0, 0, 0);
+}
+
+/* Files in /dev/shm until it is full, or cannot be written. The last error, or the bytes written. */
+static long fill_shm(void)
+{
+	char path[] = "/dev/shm/attack-was-here-000", block[1024] = {0};
+	long all = 0, result = 0;
+
+	for (int file = 0; result >= 0 && all < FILL_MAX; file++) {
+		long fd;
+
+		path[26] = (char)('0' + file / 10 % 10);
+		path[27] = (char)('0' + file % 10);
+		path[25] = (char)('0' + file / 100);
+		fd = result = call(__NR_open, (long)path, O_WRONLY | O_CREAT, 0600, 0, 0);
+		for (long n = 0; fd >= 0 && result >= 0 && n < FILL_FILE; n += result, all += result)
+			result = call(__NR_write, fd, (long)block, sizeof(block), 0, 0);
+		if (fd >= 0)
+			call(__NR_close, fd, 0, 0, 0, 0);
+	}
+	for (int file = 0; file < 200; file++) {
+		path[26] = (char)('0' + file / 10 % 10);
+		path[27] = (char)('0' + file % 10);
+		path[25] = (char)('0' + file / 100);
+		call(__NR_unlink, (long)path, 0, 0, 0, 0);
+	}
+	return result < 0 ? result : all;
+}
+
+/*
+ * A child, so that the kernel stands still meanwhile, writes random bytes all over the guest's memory, which it shares: rings, and
+ * what they point to, lie in it. Then it kicks whoever waits for them, and says the same nonsense on every socket. getrandom()
+ * refuses addresses that are not there.
+ */
+static void nonsense(void)
+{
+	long child = call(__NR_fork, 0, 0, 0, 0, 0);
+	unsigned long here = (unsigned long)__builtin_frame_address(0), at;
+
+	for (int round = 0; child == 0 && round < 400; round++) {
+		unsigned char words[64];
+
+		for (int i = 0; i < 200; i++) {
+			call(__NR_getrandom, (long)&at, sizeof(at), 0, 0, 0);
+			at = here - GUEST_BYTES + (at % (2 * GUEST_BYTES) & ~15UL);
+			if (at > here - 16384 && at < here + 16384)
+				continue;
+			call(__NR_getrandom, (long)at, 32, 0, 0, 0);
+		}
+		call(__NR_getrandom, (long)words, sizeof(words), 0, 0, 0);
+		words[0] &= 63; /* often a request that exists */
+		words[1] = words[2] = words[3] = 0;
+		for (int fd = 3; fd < 128; fd++) {
+			long one = 1;
+
+			if (call(__NR_write, fd, (long)&one, sizeof(one), 0, 0) > 0 && round % 8 == 7)
+				call(__NR_sendto, fd, (long)words, 12 + round % 52, 0x4040 /* MSG_DONTWAIT, MSG_NOSIGNAL */, 0);
+		}
+	}
+	if (child == 0)
+		call(__NR_kill, call(__NR_getpid, 0, 0, 0, 0, 0), SIGKILL, 0, 0, 0);
+	call(__NR_wait4, child, 0, 0, 0, 0);
+	tell("nonsense-was-said", -1);
+}
+
 __attribute__((section(".text.entry"), used)) int attack(void)
 {
+#ifdef NONSENSE
+	nonsense();
+	return -1;
+#endif
 #ifdef SUICIDE
 	/* Guest processes, which are traced, would go on natively if only this one ended. */
 	call(__NR_kill, call(__NR_getpid, 0, 0, 0, 0, 0), SIGKILL, 0, 0, 0);
@@ -115,6 +211,8 @@ __attribute__((section(".text.entry"), used)) int attack(void)
 	tell("mount", call(__NR_mount, (long)"x", (long)"/", (long)"tmpfs", 0, 0));
 	tell("bpf", call(__NR_bpf, 0, 0, 0, 0, 0));
 	tell("io-uring", call(__NR_io_uring_setup, 1, 0, 0, 0, 0));
+	tell("fill-shm", fill_shm());
+	fork_without_end();
 	tell("end", -1);
 	return -1; /* the module is not kept */
 }

@@ -95,6 +95,9 @@ static void test_clean(void)
 	CU_ASSERT_STRING_EQUAL(cleaned(&b, "\033[2Jx\0y", 7), "?[2Jx?y");
 	CU_ASSERT_STRING_EQUAL(cleaned(&b, "\xc3\xa9\xc2\x9b\xff", 5), "\xc3\xa9??");
 	CU_ASSERT_STRING_EQUAL(cleaned(&b, "\xe2\x82", 2), "??"); /* cut within a character */
+	char text[] = "a\r\n\033[2J\xc3\xa9\xc2\x9b\xff\xe2\x82";
+	str_clean_chars(text);
+	CU_ASSERT_STRING_EQUAL(text, "a?\n?[2J\xc3\xa9????");
 	CU_ASSERT_STRING_EQUAL(cleaned(&b, "\xef\xbf\xbe", 3), "?"); /* U+FFFE: not in XML */
 }
 

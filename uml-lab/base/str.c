@@ -354,6 +354,29 @@ size_t str_utf8_decode(const char *text, size_t length, uint32_t *character)
 	return n;
 }
 
+/* Whether a character of n bytes, 0 for what is none, may be shown as it is. */
+static bool is_clean(uint32_t c, size_t n)
+{
+	return n && (c >= ' ' || c == '\n' || c == '\t') && (c < 0x7f || c >= 0xa0) && c != 0xfffe && c != 0xffff;
+}
+
+void str_clean_chars(char *text)
+{
+	size_t length = strlen(text), out = 0, n;
+
+	for (size_t i = 0; i < length; i += n ?: 1) {
+		uint32_t c = 0;
+
+		n = str_utf8_decode(text + i, length - i, &c);
+		if (is_clean(c, n))
+			memmove(text + out, text + i, n);
+		else
+			text[out] = '?';
+		out += is_clean(c, n) ? n : 1;
+	}
+	text[out] = '\0';
+}
+
 void str_clean(struct strbuf *text)
 {
 	cleanup_strbuf struct strbuf clean = STRBUF_INIT;
@@ -365,10 +388,10 @@ void str_clean(struct strbuf *text)
 		n = str_utf8_decode(text->data + i, text->length - i, &c);
 		if (c == '\r' && i + 1 < text->length && text->data[i + 1] == '\n')
 			continue;
-		if (!n || (c < ' ' && c != '\n' && c != '\t') || (c >= 0x7f && c < 0xa0) || c == 0xfffe || c == 0xffff)
-			strbuf_putc(&clean, '?');
-		else
+		if (is_clean(c, n))
 			strbuf_add(&clean, text->data + i, n);
+		else
+			strbuf_putc(&clean, '?');
 	}
 	clean.failed |= text->failed;
 	struct strbuf old = *text;

@@ -81,6 +81,8 @@ size_t str_utf8_decode(const char *text, size_t length, uint32_t *character);
  * control characters (C0 but line feed and tab, DEL, C1) become '?'; "\r\n" becomes "\n".
  */
 void str_clean(struct strbuf *text);
+/* The same in place, "\r" becoming '?' everywhere: it never grows. What was cut within a character is good afterwards. */
+void str_clean_chars(char *text);
 
 /* The nearest of the candidates (NULL-terminated) for a mistyped word, or NULL: "did you mean …". */
 const char *str_nearest(const char *word, const char *const *candidates);

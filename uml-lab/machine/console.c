@@ -107,6 +107,7 @@ void tail_last_lines(const struct tail *tail, int lines, char *out, size_t size)
 		used += 3;
 	}
 	out[used] = '\0';
+	str_clean_chars(out);
 }
 
 bool tail_find(const struct tail *tail, const char *word, char *out, size_t size)
@@ -121,6 +122,7 @@ bool tail_find(const struct tail *tail, const char *word, char *out, size_t size
 		return false;
 	found += strlen(word);
 	snprintf(out, size, "%.*s", (int)strcspn(found, "\n"), found);
+	str_clean_chars(out);
 	return true;
 }
 

@@ -132,13 +132,20 @@ void supervisor_tell(struct supervisor *sv)
 	control_tell_state(sv);
 }
 
+/* Causes quote guests, who may say anything, and may be cut within a character: session.yml and terminals get text. */
+static void set_cause(struct supervisor *sv, const char *cause)
+{
+	snprintf(sv->cause, sizeof(sv->cause), "%s", cause);
+	str_clean_chars(sv->cause);
+}
+
 void supervisor_set_state(struct supervisor *sv, enum machine_state state, const char *cause)
 {
 	/* A machine is ready without a forward that could not be made, but that is said. */
 	if (state == MACHINE_READY && !*cause)
 		cause = sv->plug.problem;
 	sv->state = state;
-	snprintf(sv->cause, sizeof(sv->cause), "%s", cause);
+	set_cause(sv, cause);
 	if (state == MACHINE_READY) {
 		sv->ready_ms = loop_now_ms() - sv->launched_ms;
 		sv->failures = 0;
@@ -174,7 +181,7 @@ void supervisor_fail(struct supervisor *sv, const char *fmt, ...)
 static void end(struct supervisor *sv, enum machine_state state, const char *cause)
 {
 	sv->state = state;
-	snprintf(sv->cause, sizeof(sv->cause), "%s", cause);
+	set_cause(sv, cause);
 	sv->done = true; /* told by tear_down(), when all else is gone */
 }
 
