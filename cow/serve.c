@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -296,6 +297,8 @@ int cow_serve(const struct cow_serve_options *options, struct error *err)
 	if (options->count == 0 || options->count > COW_SERVE_DISKS_MAX)
 		return error_set(err, ERROR_USAGE, "%zu disks; there may be 1 to %d", options->count,
 				 COW_SERVE_DISKS_MAX);
+	/* threads inherit it: those of disks sleep for less than the 50 µs that timers are late by default */
+	prctl(PR_SET_TIMERSLACK, 1UL);
 	if (options->walls && serve_walls_first(err))
 		return -1;
 	ret = serve_init(&s, err) || (options->walls && serve_walls_files(&s, err)) || start_threads(&s, err) ? -1 : 0;

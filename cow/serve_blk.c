@@ -36,7 +36,6 @@
 #define BATCH        64           /* requests taken at once */
 #define PIECES       4096         /* of guest memory in a batch */
 #define JOIN_MAX     (8u << 20)   /* bytes of writes joined to one */
-#define GATHER_MAX   64           /* answers of which the guest is not yet told */
 #define CALL_AFTER   (256u << 10) /* bytes after which the guest is told, so that it can go on meanwhile */
 #define SEG_MAX      254          /* pieces of a request: UML's queue has 256 entries */
 #define ZERO_SEGS    16           /* ranges of a DISCARD or WRITE_ZEROES */
@@ -74,7 +73,6 @@ struct serve_blk {
 	size_t copied; /* since the guest was told */
 	unsigned untold; /* requests answered since then */
 	bool wrote;	 /* the last of them was a write that went well */
-	struct vring_gather gather;
 	bool begun;    /* something of this batch had to be read from the host's disk: the rest was asked for */
 	struct ahead ahead;
 };
@@ -83,10 +81,8 @@ struct serve_blk *serve_blk_new(struct serve_disk *d)
 {
 	struct serve_blk *b = calloc(1, sizeof(*b));
 
-	if (b) {
+	if (b)
 		b->disk = d;
-		vring_gather_reset(&b->gather);
-	}
 	return b;
 }
 
@@ -506,6 +502,15 @@ static void sync_ahead(struct serve_blk *b, const struct vring_queue *q)
 	serve_disk_unlock(b->disk);
 }
 
+static size_t batch_bytes(const struct serve_blk *b)
+{
+	size_t n = 0;
+
+	for (int i = 0; i < b->count; i++)
+		n += b->requests[i].bytes;
+	return n;
+}
+
 static int do_batch(struct serve_blk *b, struct vring_queue *q, struct error *err)
 {
 	const struct request *last = &b->requests[b->count - 1];
@@ -525,21 +530,39 @@ static int do_batch(struct serve_blk *b, struct vring_queue *q, struct error *er
 	return 0;
 }
 
+/* While the queue is looked at: whether to go on before the guest is told of the last answers. */
+static bool gather(struct serve_blk *b, const struct vring_queue *q)
+{
+	struct vring_gather *g = &b->disk->gather;
+
+	if (!b->disk->look.on)
+		return false;
+	if (!g->until)
+		vring_gather_begin(g);
+	if (b->untold < g->goal && vring_gather_watch(g, q))
+		return true;
+	vring_gather_end(g, b->untold);
+	return false;
+}
+
 int serve_blk_run(struct serve_blk *b, struct vring_queue *q, struct error *err)
 {
 	int ret = 0;
 
 	for (int i = 0; i < BATCHES && (ret = take_batch(b, q, err)) > 0; i++) {
+		vring_gather_taken(&b->disk->gather, (unsigned)b->count, batch_bytes(b));
 		serve_disk_lock(b->disk);
 		ret = do_batch(b, q, err);
 		serve_disk_unlock(b->disk);
 		if (ret < 0)
 			return -1;
-		if (b->untold < GATHER_MAX && vring_gather(&b->gather, q, b->untold))
+		if (gather(b, q))
 			continue;
 		if (tell(b, q, err))
 			return -1;
 		sync_ahead(b, q);
+		if (vring_waiting(q) < vring_gather_goal(&b->disk->gather))
+			break;
 	}
 	return ret < 0 || tell(b, q, err) ? -1 : 0;
 }

@@ -22,9 +22,10 @@
 
 #include "cow/serve_internal.h"
 #include "uml-lab/base/log.h"
+#include "uml-lab/base/loop.h"
 
 #define ROUNDS	     256u /* of requests, before the guest's messages are looked at */
-#define LEAN_AFTER_MS	 10000
+#define LEAN_AFTER_S 10
 
 void serve_disk_wake(struct serve_disk *d)
 {
@@ -115,6 +116,7 @@ static void accept_guest(struct serve_disk *d)
 		return; /* it went away again */
 	d->write_back = true;
 	vring_look_reset(&d->look);
+	vring_gather_reset(&d->gather);
 	d->guest = vhost_user_new(fd, &d->device, &err);
 	if (!d->guest) {
 		log_error(&err);
@@ -150,6 +152,7 @@ static void drop_guest(struct serve_disk *d, const struct error *why)
  */
 static int serve_queue(struct serve_disk *d, struct vring_queue *q, struct error *err)
 {
+	vring_gather_end(&d->gather, vring_waiting(q));
 	vring_look_woken(&d->look, d->guest);
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		/* while we look, nobody needs to tell us */
@@ -158,11 +161,12 @@ static int serve_queue(struct serve_disk *d, struct vring_queue *q, struct error
 			return -1;
 		if (vring_look(&d->look, d->guest, q))
 			continue;
-		vring_want_kicks(q, true);
-		if (vring_waiting(q) == 0) {
+		vring_gather_begin(&d->gather);
+		if (!vring_want_kick_at(q, d->gather.goal)) {
 			d->behind = false;
 			return 0;
 		}
+		vring_gather_end(&d->gather, vring_waiting(q));
 	}
 	d->behind = true;
 	return 0;
@@ -202,6 +206,22 @@ static void tell_config(struct serve_disk *d)
 		log_error(&err);
 }
 
+/* How long to sleep at most; NULL: until something comes. */
+static const struct timespec *how_long(const struct serve_disk *d, const struct vring_queue *q, struct timespec *t)
+{
+	*t = (struct timespec){0};
+	if (!q || (d->lean && !d->behind && !d->gather.until))
+		return NULL;
+	if (d->gather.until && !d->behind) {
+		uint64_t now = loop_now_ns();
+
+		t->tv_nsec = now < d->gather.until ? (long)(d->gather.until - now) : 0;
+	} else if (!d->behind) {
+		t->tv_sec = LEAN_AFTER_S;
+	}
+	return t;
+}
+
 /* Sleeps until there is something to do. */
 static struct work wait_for_work(struct serve_disk *d)
 {
@@ -211,11 +231,11 @@ static struct work wait_for_work(struct serve_disk *d)
 		{.fd = d->guest ? vhost_user_fd(d->guest) : d->listener, .events = POLLIN},
 		{.fd = q ? q->kick : -1, .events = POLLIN},
 	};
-	int timeout = !q ? -1 : d->behind ? 0 : d->lean ? -1 : LEAN_AFTER_MS;
+	struct timespec timeout;
 	uint64_t count;
-	int ret = poll(p, ARRAY_SIZE(p), timeout);
+	int ret = ppoll(p, ARRAY_SIZE(p), how_long(d, q, &timeout), NULL);
 
-	if (ret == 0 && timeout > 0) {
+	if (ret == 0 && timeout.tv_sec > 0) {
 		vhost_user_let_go(d->guest);
 		d->lean = true;
 	}

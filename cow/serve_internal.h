@@ -61,6 +61,7 @@ struct serve_disk {
 	bool write_back; /* the guest flushes by itself; else each write is durable when it is answered */
 	struct serve_blk *blk;
 	struct vring_look look;
+	struct vring_gather gather;
 	bool behind; /* requests were left when the queue was served last */
 	bool lean;   /* no request since the guest's memory was let go of */
 };

@@ -235,42 +235,84 @@ static void test_notifications(void)
 	CU_ASSERT_NOT_EQUAL(*event, 7);
 }
 
-static bool answered(struct vring_gather *g, unsigned untold)
+/* A kick is asked for at the nth request, over the wrap of the index. */
+static void test_kick_at(void)
 {
-	q.next_avail = avail()->idx;
-	return vring_gather(g, &q, untold);
+	const uint16_t *event = (const uint16_t *)(memory + USED + sizeof(struct vring_used) +
+						   ENTRIES * sizeof(struct vring_used_elem));
+
+	begin();
+	CU_ASSERT_FALSE(vring_want_kick_at(&q, 4));
+	publish(0);
+	CU_ASSERT_TRUE(vring_want_kick_at(&q, 4)); /* without event indices each kicks */
+	begin();
+	q.event_idx = true;
+	q.next_avail = avail()->idx = UINT16_MAX - 1;
+	CU_ASSERT_FALSE(vring_want_kick_at(&q, 4));
+	CU_ASSERT_EQUAL(*event, 1);
+	avail()->idx = (uint16_t)(avail()->idx + 3);
+	CU_ASSERT_FALSE(vring_want_kick_at(&q, 4));
+	avail()->idx++;
+	CU_ASSERT_TRUE(vring_want_kick_at(&q, 4));
+	CU_ASSERT_TRUE(vring_want_kick_at(&q, 1));
+	CU_ASSERT_EQUAL(*event, UINT16_MAX - 1);
 }
 
-/* Answers are gathered as long as more are expected, which a guest that waits for each, or stops asking, soon ends. */
+/* A round of small requests, of which so many come; returns how many were waited for. */
+static unsigned gather_round(struct vring_gather *g, unsigned come)
+{
+	vring_gather_begin(g);
+	if (g->until && come < g->goal)
+		g->until = 1; /* its time is over */
+	vring_gather_end(g, come);
+	if (come > 0)
+		vring_gather_taken(g, come, come * 4096u);
+	return g->goal;
+}
+
+/* How many a guest has in flight is found, waited for by halves, and forgotten when it ends. */
 static void test_gather(void)
 {
 	struct vring_gather g;
+	unsigned waits = 0, most = 0;
 
-	begin();
-	q.event_idx = true;
+	vring_gather_reset(&g);
+	for (int i = 0; i < 10000; i++)
+		waits += gather_round(&g, 1) > 1;
+	CU_ASSERT_EQUAL(vring_gather_goal(&g), 1);
+	CU_ASSERT_TRUE(waits > 0 && waits < 32); /* one that waits for each answer waits for no other */
 	vring_gather_reset(&g);
 	for (int i = 0; i < 100; i++) {
-		publish(0);
-		CU_ASSERT_EQUAL(vring_in_flight(&q), 1);
-		CU_ASSERT_TRUE(vring_gather(&g, &q, 0));
-		CU_ASSERT_FALSE(answered(&g, 1));
-		avail()->ring[ENTRIES] = avail()->idx;
+		unsigned goal = g.goal;
+
+		/* 16 in flight: as many come as are waited for, up to all */
+		vring_gather_begin(&g);
+		goal = g.goal < 16 ? g.goal : 16;
+		if (g.goal > 16)
+			g.until = 1;
+		vring_gather_end(&g, goal);
+		vring_gather_taken(&g, goal, goal * 4096u);
+		most = goal > most ? goal : most;
 	}
-	CU_ASSERT_EQUAL(g.patience, 1); /* it never waited */
-	for (int i = 0; i < 8; i++)
-		publish(0);
-	CU_ASSERT_EQUAL(vring_in_flight(&q), 8);
-	CU_ASSERT_FALSE(answered(&g, 8));
-	CU_ASSERT_EQUAL(g.expected, 8);
-	CU_ASSERT_EQUAL(g.patience, 1);
-	CU_ASSERT_FALSE(answered(&g, 3)); /* waited in vain */
-	CU_ASSERT_EQUAL(g.patience, 2);
-	CU_ASSERT_FALSE(answered(&g, 3)); /* so not the next time */
-	CU_ASSERT_EQUAL(g.patience, 2);
-	/* what a hostile guest says of itself is not believed */
-	avail()->ring[ENTRIES] = (uint16_t)(avail()->idx + 7);
-	CU_ASSERT_EQUAL(vring_in_flight(&q), 0);
+	CU_ASSERT_EQUAL(most, 16);
+	CU_ASSERT_EQUAL(vring_gather_goal(&g), 8);
+	/* something else ends the sleep: nothing is learned */
+	g.skip = 1;
+	vring_gather_begin(&g);
+	vring_gather_end(&g, 1);
+	CU_ASSERT_EQUAL(vring_gather_goal(&g), 8);
+	/* nor from a guest that asks for nothing for a while, nor large requests, while they last */
+	CU_ASSERT_EQUAL(gather_round(&g, 0), 8);
+	CU_ASSERT_EQUAL(vring_gather_goal(&g), 8);
+	vring_gather_taken(&g, 4, 4u << 20);
+	CU_ASSERT_EQUAL(vring_gather_goal(&g), 1);
+	vring_gather_taken(&g, 4, 4u << 12);
+	CU_ASSERT_EQUAL(vring_gather_goal(&g), 8);
+	/* now it waits for each answer */
+	g.skip = 1;
+	CU_ASSERT_EQUAL(gather_round(&g, 1), 8);
+	CU_ASSERT_EQUAL(vring_gather_goal(&g), 1);
 }
 
 UNIT_MAIN("vhost ring", UNIT_CASE(test_chains), UNIT_CASE(test_unmapped), UNIT_CASE(test_broken), UNIT_CASE(test_start),
-	  UNIT_CASE(test_notifications), UNIT_CASE(test_gather))
+	  UNIT_CASE(test_notifications), UNIT_CASE(test_kick_at), UNIT_CASE(test_gather))

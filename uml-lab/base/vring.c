@@ -328,6 +328,20 @@ void vring_want_kicks(struct vring_queue *q, bool wanted)
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
+bool vring_want_kick_at(struct vring_queue *q, unsigned n)
+{
+	if (!q->usable)
+		return false;
+	if (!q->event_idx)
+		n = 1;
+	vring_want_kicks(q, true);
+	if (n > 1) {
+		store16(avail_event(q), (uint16_t)(q->next_avail + n - 1));
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	}
+	return vring_waiting(q) >= n;
+}
+
 uint16_t vring_seen(const struct vring_queue *q)
 {
 	return q->usable ? load16(&q->avail->idx) : 0;

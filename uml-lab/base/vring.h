@@ -138,6 +138,12 @@ bool vring_unseen(const struct vring_queue *q);
  */
 void vring_want_kicks(struct vring_queue *q, bool wanted);
 
+/*
+ * Asks for a kick when n requests are there that were not taken (n >= 1; without event indices: at the first). Whether there are
+ * so many already: then none may come.
+ */
+bool vring_want_kick_at(struct vring_queue *q, unsigned n);
+
 /* What the guest had made available when this was asked, for vring_want_more(). */
 uint16_t vring_seen(const struct vring_queue *q);
 /*

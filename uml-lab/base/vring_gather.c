@@ -1,52 +1,81 @@
 #include "uml-lab/base/vring_gather.h"
 
-#include <stdint.h>
-
 #include "uml-lab/base/loop.h"
 
-#define PATIENCE_MAX 256u
-#define LEAST	     2u /* in flight: fewer can't be gathered */
+#define PATIENCE_MAX 1024u
+#define LARGE	     (32u << 10) /* bytes: copying it takes as long as being told of it */
 
 void vring_gather_reset(struct vring_gather *g)
 {
-	*g = (struct vring_gather){.patience = 1};
+	*g = (struct vring_gather){.flying = 1, .patience = 1};
 }
 
-static bool wait_for_more(const struct vring_queue *q)
+void vring_gather_taken(struct vring_gather *g, unsigned count, size_t bytes)
 {
-	uint64_t begin = loop_now_ns();
+	if (count > g->flying)
+		g->flying = count;
+	g->large = bytes / count > LARGE;
+}
 
-	do {
+static unsigned at_most(unsigned n, unsigned max)
+{
+	return n < max ? n : max;
+}
+
+unsigned vring_gather_goal(const struct vring_gather *g)
+{
+	return g->large || g->flying < 4 ? 1 : at_most(g->flying / 2, VRING_GATHER_MAX);
+}
+
+void vring_gather_begin(struct vring_gather *g)
+{
+	g->goal = vring_gather_goal(g);
+	g->probing = false;
+	if (g->skip > 0) {
+		g->skip--;
+	} else if (!g->large && g->flying < 2 * VRING_GATHER_MAX) {
+		g->probing = true;
+		g->goal = 2 * g->flying;
+	}
+	g->until = g->goal > 1 ? loop_now_ns() + g->goal * VRING_GATHER_NS : 0;
+}
+
+bool vring_gather_watch(struct vring_gather *g, const struct vring_queue *q)
+{
+	uint64_t now = loop_now_ns(), end = now + VRING_GATHER_NS;
+
+	for (; now < end; now = loop_now_ns())
 		for (int i = 0; i < 16; i++) {
 			if (vring_waiting(q) > 0)
 				return true;
 			__builtin_ia32_pause();
 		}
-	} while (loop_now_ns() - begin < VRING_GATHER_NS);
+	g->until = now;
 	return false;
 }
 
-bool vring_gather(struct vring_gather *g, const struct vring_queue *q, unsigned untold)
+/* Looking was in vain: do it less often. */
+static void be_patient(struct vring_gather *g)
 {
-	unsigned flying = vring_in_flight(q);
-
-	if (vring_waiting(q) > 0)
-		return true;
-	if (flying > g->expected)
-		g->expected = flying;
-	if (untold >= g->expected || g->expected < LEAST)
-		return false;
-	if (g->skip > 0) {
-		g->skip--;
-		return false;
-	}
-	if (wait_for_more(q)) {
-		g->patience = 1;
-		return true;
-	}
-	g->expected = untold;
 	g->skip = g->patience;
 	if (g->patience < PATIENCE_MAX)
 		g->patience *= 2;
-	return false;
+}
+
+void vring_gather_end(struct vring_gather *g, unsigned came)
+{
+	bool all = came >= g->goal;
+
+	if (!g->until || (!all && loop_now_ns() < g->until)) /* something else ended the sleep */
+		return;
+	g->until = 0;
+	if (g->probing) {
+		if (all)
+			g->patience = 1;
+		else
+			be_patient(g);
+	}
+	/* a guest that asks for nothing now may be busy: all that it had in flight is answered */
+	if (came > 0 && (g->probing || !all))
+		g->flying = came;
 }
