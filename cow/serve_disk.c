@@ -152,8 +152,8 @@ static void drop_guest(struct serve_disk *d, const struct error *why)
  */
 static int serve_queue(struct serve_disk *d, struct vring_queue *q, struct error *err)
 {
+	vring_look_woken(&d->look, d->guest, d->gather.goal);
 	vring_gather_end(&d->gather, vring_waiting(q));
-	vring_look_woken(&d->look, d->guest);
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		/* while we look, nobody needs to tell us */
 		vring_want_kicks(q, false);

@@ -286,7 +286,7 @@ static void on_kick(void *arg, int fd, uint32_t events)
 			serve_forgets(d);
 			continue;
 		}
-		vring_look_woken(&d->look, d->u);
+		vring_look_woken(&d->look, d->u, 1);
 		serve(d);
 	}
 }

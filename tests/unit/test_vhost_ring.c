@@ -301,6 +301,7 @@ static void test_gather(void)
 	vring_gather_begin(&g);
 	vring_gather_end(&g, 1);
 	CU_ASSERT_EQUAL(vring_gather_goal(&g), 8);
+	g.skip = 1;
 	/* nor from a guest that asks for nothing for a while, nor large requests, while they last */
 	CU_ASSERT_EQUAL(gather_round(&g, 0), 8);
 	CU_ASSERT_EQUAL(vring_gather_goal(&g), 8);

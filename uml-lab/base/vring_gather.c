@@ -7,7 +7,7 @@
 
 void vring_gather_reset(struct vring_gather *g)
 {
-	*g = (struct vring_gather){.flying = 1, .patience = 1};
+	*g = (struct vring_gather){.flying = 1, .patience = 1, .goal = 1};
 }
 
 void vring_gather_taken(struct vring_gather *g, unsigned count, size_t bytes)

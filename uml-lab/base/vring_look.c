@@ -16,9 +16,9 @@ void vring_look_reset(struct vring_look *l)
 	*l = (struct vring_look){.patience = PATIENCE_MIN};
 }
 
-void vring_look_woken(struct vring_look *l, struct vhost_user *u)
+void vring_look_woken(struct vring_look *l, struct vhost_user *u, unsigned requests)
 {
-	if (loop_now_ns() - l->answered_at >= VRING_LOOK_NS) {
+	if (loop_now_ns() - l->answered_at >= (uint64_t)VRING_LOOK_NS * requests) {
 		l->short_sleeps = 0;
 	} else if (++l->short_sleeps >= l->patience) {
 		l->on = true;

@@ -26,8 +26,8 @@ struct vring_look {
 };
 
 void vring_look_reset(struct vring_look *l);
-/* A sleep is over, because the guest asked for something. */
-void vring_look_woken(struct vring_look *l, struct vhost_user *u);
+/* A sleep is over, because the guest asked for so many things. */
+void vring_look_woken(struct vring_look *l, struct vhost_user *u, unsigned requests);
 /* All requests are answered. Whether there are new ones, if looking is worth it; else the thread should
  * sleep. */
 bool vring_look(struct vring_look *l, struct vhost_user *u, const struct vring_queue *q);
