@@ -304,6 +304,14 @@ static void test_gather(void)
 	g.skip = 1;
 	/* nor from a guest that asks for nothing for a while, nor large requests, while they last */
 	CU_ASSERT_EQUAL(gather_round(&g, 0), 8);
+	for (int i = 0; i < 3; i++) { /* its device sleeps without a clock then */
+		vring_gather_begin(&g);
+		CU_ASSERT_EQUAL(g.goal, 1);
+		CU_ASSERT_EQUAL(g.until, 0);
+		vring_gather_end(&g, 0);
+	}
+	vring_gather_taken(&g, 1, 4096);
+	g.skip = 1;
 	CU_ASSERT_EQUAL(vring_gather_goal(&g), 8);
 	vring_gather_taken(&g, 4, 4u << 20);
 	CU_ASSERT_EQUAL(vring_gather_goal(&g), 1);

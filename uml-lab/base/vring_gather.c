@@ -15,6 +15,7 @@ void vring_gather_taken(struct vring_gather *g, unsigned count, size_t bytes)
 	if (count > g->flying)
 		g->flying = count;
 	g->large = bytes / count > LARGE;
+	g->idle = false;
 }
 
 static unsigned at_most(unsigned n, unsigned max)
@@ -29,9 +30,11 @@ unsigned vring_gather_goal(const struct vring_gather *g)
 
 void vring_gather_begin(struct vring_gather *g)
 {
-	g->goal = vring_gather_goal(g);
+	g->goal = g->idle ? 1 : vring_gather_goal(g);
 	g->probing = false;
-	if (g->skip > 0) {
+	if (g->idle) {
+		/* the first one that comes ends the sleep */
+	} else if (g->skip > 0) {
 		g->skip--;
 	} else if (!g->large && g->flying < 2 * VRING_GATHER_MAX) {
 		g->probing = true;
@@ -76,6 +79,7 @@ void vring_gather_end(struct vring_gather *g, unsigned came)
 			be_patient(g);
 	}
 	/* a guest that asks for nothing now may be busy: all that it had in flight is answered */
+	g->idle = came == 0;
 	if (came > 0 && (g->probing || !all))
 		g->flying = came;
 }

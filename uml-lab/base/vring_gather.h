@@ -29,6 +29,7 @@ struct vring_gather {
 	unsigned skip;	   /* rounds until that is looked at again */
 	unsigned patience; /* what skip becomes when it was in vain */
 	bool large;	   /* the requests of the last batch */
+	bool idle;	   /* none came in the last round: the next is worth no clock */
 	bool probing;	   /* this round is for looking at that */
 	unsigned goal;	   /* requests that are waited for */
 	uint64_t until;	   /* how long: monotonic, ns; 0: for ever, or there is no round */
