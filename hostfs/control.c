@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,7 +101,7 @@ static bool on_pending(void *arg, const struct hostfs_pending *p)
 	if (p->answering)
 		snprintf(packet, sizeof(packet), "answers %s %u %u", slot->name, p->head, p->at);
 	else
-		snprintf(packet, sizeof(packet), "waits %s %u", slot->name, p->head);
+		snprintf(packet, sizeof(packet), "waits %s %u %" PRIu64 " %" PRIu32, slot->name, p->head, p->unique, p->pid);
 	return slot->control < 0 || say(slot->control, packet);
 }
 
@@ -165,9 +166,14 @@ static int obey(struct server *s, const char *text, int *fd, struct error *err)
 		[HOSTFS_FRESH] = "fresh", [HOSTFS_RESUMED] = "resumed", [HOSTFS_AFTER_DEATH] = "after-death"};
 	struct hostfs_start start = {0};
 	unsigned int index;
+	uint64_t unique;
 	char how[16];
 	int length;
 
+	if (sscanf(text, "interrupt %u %" SCNu64, &index, &unique) == 2 && index < s->count) {
+		hostfs_interrupt(s->slots[index].fs, unique);
+		return 0;
+	}
 	if (*fd >= 0 && sscanf(text, "connect %u %15s%n", &index, how, &length) == 2 && index < s->count &&
 	    parse_pending(text + length, &start) == 0)
 		for (size_t i = 0; i < ARRAY_SIZE(begins); i++) {

@@ -22,6 +22,8 @@ struct hostfs_pending {
 	uint16_t head;
 	bool answering; /* its answer makes the queue's used index `at` */
 	uint16_t at;
+	uint64_t unique; /* of one that waits: the request's number, and the guest's thread */
+	uint32_t pid;
 };
 
 /* How a device begins, and what the one before left waiting. */
@@ -55,9 +57,10 @@ int hostfs_confine(const struct hostfs_share *shares, size_t count, char *walls,
  *
  *	to uml-hostfs	"connect INDEX fresh|resumed|after-death" with the connected socket of the guest's device;
  *			"resumed" after a uml-hostfs that said "bye", "after-death" after one that did not; then
- *			" HEAD" or " HEAD:AT" for each request that waited for a lock there
+ *			" HEAD" or " HEAD:AT" for each request that waited for a lock there;
+ *			"interrupt INDEX UNIQUE": a signal waits for the thread that asked so
  *	from it		"ready WALLS"; "gone NAME TEXT", "back NAME TEXT" of a share's folder; "failed TEXT";
- *			"waits NAME HEAD", "answers NAME HEAD AT": struct hostfs_pending of a share's device;
+ *			"waits NAME HEAD UNIQUE PID", "answers NAME HEAD AT": struct hostfs_pending of a share's device;
  *			"bye": it ends in order and wants to be started again
  *
  * Its end ends the process.

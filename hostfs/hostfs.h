@@ -95,6 +95,10 @@ void hostfs_allow_waits(struct hostfs *fs);
 int hostfs_wait_last(const struct hostfs *fs);
 bool hostfs_wait_try(struct hostfs *fs, int wait, struct hostfs_answer *answer);
 void hostfs_wait_end(struct hostfs *fs, int wait);
+/* Who waits there: the request's number, which comes once, and the guest's thread. */
+void hostfs_wait_who(const struct hostfs *fs, int wait, uint64_t *unique, uint32_t *pid);
+/* A signal waits for whoever asked that: it ends with EINTR, soon. Nothing if it has ended. From any thread. */
+void hostfs_interrupt(struct hostfs *fs, uint64_t unique);
 /* Fills an answer without data. Bytes; 0: there is no room. */
 size_t hostfs_answer(const struct hostfs_answer *answer, const struct iovec *in, int in_count);
 

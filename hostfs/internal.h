@@ -124,6 +124,8 @@ struct hostfs {
 	unsigned int holder_count;
 	bool may_wait;
 	struct lock_wait waits[HOSTFS_WAITS_MAX];
+	_Atomic uint64_t interrupts[HOSTFS_WAITS_MAX]; /* of hostfs_interrupt(): numbers of requests; 0: none */
+	_Atomic unsigned int interrupt_next;
 	int waits_last;
 	uint8_t *args; /* HOSTFS_ARGS_MAX + 1: the request at hand, copied */
 };

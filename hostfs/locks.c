@@ -6,8 +6,10 @@
  * its own for each file, a holder: open file description locks (F_OFD_SETLK) and flock() are bound to those. fcntl's locks go when
  * their owner closes the file (FLUSH), flock's with the last close (RELEASE), and all when the guest has the file open no more.
  *
- * A lock that has to be waited for is tried again every WAIT_TICK_MS (the device's timer); other requests go on. virtiofs does not
- * tell of signals to those who wait (fs/fuse/virtio_fs.c, "TODO interrupts"), so they wait for LOCK_WAIT_MS at most: EDEADLK then.
+ * A lock that has to be waited for is tried again every HOSTFS_WAIT_MS (the device's timer); other requests go on. virtiofs
+ * does not tell of signals to those who wait (fs/fuse/virtio_fs.c, "TODO interrupts"): the supervisor has the guest's agent look
+ * (machine/share_waits.c), and hostfs_interrupt() ends the wait with EINTR, of which the guest's kernel makes a restart or an
+ * interrupted call (fs/fuse/file.c, fuse_setlk()). Nobody waits longer than LOCK_WAIT_MS: EDEADLK then.
  * Owners of one guest who wait for each other in a circle get it at once (fcntl only, as the kernel's own): for that we keep
  * account of what each has. A circle through another machine or the host is not seen.
  *
@@ -26,7 +28,7 @@
 
 #define HOLDERS_MAX  4096   /* descriptors for locks, of a share */
 #define RANGES_MAX   4096   /* of one holder */
-#define LOCK_WAIT_MS 30000  /* nobody can be killed meanwhile */
+#define LOCK_WAIT_MS 30000
 
 /* ---- holders ---- */
 
@@ -284,11 +286,31 @@ int op_interrupt(struct request *rq)
 	return 0;
 }
 
+void hostfs_wait_who(const struct hostfs *fs, int wait, uint64_t *unique, uint32_t *pid)
+{
+	*unique = fs->waits[wait].in.unique;
+	*pid = fs->waits[wait].in.pid;
+}
+
+/* One that was never looked at is of a wait that has ended: it may be written over. */
+void hostfs_interrupt(struct hostfs *fs, uint64_t unique)
+{
+	fs->interrupts[fs->interrupt_next++ % HOSTFS_WAITS_MAX] = unique;
+}
+
+static bool was_interrupted(struct hostfs *fs, const struct lock_wait *w)
+{
+	for (int i = 0; i < HOSTFS_WAITS_MAX; i++)
+		if (fs->interrupts[i] == w->in.unique)
+			return true;
+	return w->interrupted;
+}
+
 bool hostfs_wait_try(struct hostfs *fs, int wait, struct hostfs_answer *answer)
 {
 	struct lock_wait *w = &fs->waits[wait];
 	struct node *node = node_get(fs, w->in.nodeid);
-	int result = !node ? -ESTALE : w->interrupted ? -EINTR : set_lock(fs, node, &w->lock);
+	int result = !node ? -ESTALE : was_interrupted(fs, w) ? -EINTR : set_lock(fs, node, &w->lock);
 
 	if (result == -EAGAIN && loop_now_ms() < w->until_ms)
 		return false;

@@ -123,9 +123,10 @@ static void on_tick(void *arg)
 /* The request just handled is answered later. False: it can't be. */
 static bool wait_for(struct hostfs_device *d, const struct vring_queue *q, uint16_t head)
 {
-	const struct hostfs_pending pending = {.head = head};
+	struct hostfs_pending pending = {.head = head};
 	int wait = hostfs_wait_last(d->fs);
 
+	hostfs_wait_who(d->fs, wait, &pending.unique, &pending.pid);
 	if (q->index != 1 || !d->pending(d->arg, &pending)) {
 		hostfs_wait_end(d->fs, wait);
 		return false;

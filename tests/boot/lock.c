@@ -1,16 +1,19 @@
 /*
- * lock FILE fcntl|flock read|write try|wait|ask [START LENGTH]: takes a lock, says "have", and keeps it until
+ * lock FILE fcntl|flock read|write try|wait|alarm|restart|ask [START LENGTH]: takes a lock, says "have", and keeps it until
  * FILE.release is there, if it was to be tried or waited for; else says what became of it. "ask": who has it
- * (fcntl, F_GETLK).
+ * (fcntl, F_GETLK). "alarm" waits, and has a signal interrupt that after a second; with "restart" the signal, which comes every
+ * 100 ms, has a handler with SA_RESTART.
  * lock FILE circle: two processes, each of which has what the other waits for; what became of both, the first one's first.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -50,6 +53,22 @@ static int circle(const char *file)
 	return 0;
 }
 
+static void on_alarm(int number)
+{
+	(void)number;
+}
+
+static void expect_signals(const char *how)
+{
+	int restart = !strcmp(how, "restart");
+	const struct itimerval timer = {.it_value = {.tv_sec = 1}, .it_interval = {.tv_usec = restart ? 100000 : 0}};
+	const struct sigaction action = {.sa_handler = on_alarm, .sa_flags = restart ? SA_RESTART : 0};
+
+	sigaction(SIGALRM, &action, NULL);
+	if (restart || !strcmp(how, "alarm"))
+		setitimer(ITIMER_REAL, &timer, NULL);
+}
+
 int main(int argc, char **argv)
 {
 	int fd = argc > 4 ? open(argv[1], O_RDWR | O_CREAT, 0666) : -1, result;
@@ -70,11 +89,12 @@ int main(int argc, char **argv)
 		       (long)lock.l_len);
 		return 0;
 	}
+	expect_signals(argv[4]);
 	if (!strcmp(argv[2], "flock"))
 		result = flock(fd, (is_read ? LOCK_SH : LOCK_EX) | (strcmp(argv[4], "try") ? 0 : LOCK_NB));
 	else
 		result = fcntl(fd, strcmp(argv[4], "try") ? F_SETLKW : F_SETLK, &lock);
-	puts(result < 0 ? strerrorname_np(errno) : "have");
+	puts(result == 0 ? "have" : strerrorname_np(errno) ? strerrorname_np(errno) : "a number that is no error");
 	fflush(stdout);
 	snprintf(release, sizeof(release), "%s.release", argv[1]);
 	while (result == 0 && access(release, F_OK) < 0)

@@ -1,5 +1,6 @@
 # Locks on a share with locks: shared (fcntl, flock) hold between two machines and the host; who waits for one holds up nobody else; they end with who
 # has them, in the guest or with uml-hostfs.
+# timeout: 180
 # shellcheck shell=bash source=tests/cases/lib.sh
 . tests/cases/lib.sh
 need gcc flock
@@ -78,6 +79,24 @@ try_fcntl() {
 	grep -qx "EDEADLK have\|have EDEADLK" "$T/out" || fail "a circle: $(cat "$T/out")"
 }
 
+# Who waits hears signals: a handler, one that has the wait begun again, ^C, and SIGKILL. Well before the 30 seconds that a wait has at most.
+try_signals() { # KIND
+	local begin
+	begin
+	held h host_lock "$1" write try
+	begin=$SECONDS
+	gives EINTR lock a "$1" write alarm
+	expect 137 uml-lab exec --timeout 20s l/b -- sh -c "/mnt/work/lock /mnt/work/f $1 write wait & sleep 0.5; kill -9 \$!; wait \$!"
+	expect 130 uml-lab exec --timeout 20s l/b -- timeout -s INT 1 /mnt/work/lock /mnt/work/f "$1" read wait
+	[ $((SECONDS - begin)) -lt 25 ] || fail "signals took $((SECONDS - begin)) s to be heard"
+	lock a "$1" write restart >"$T/a" 2>&1 &
+	sleep 2.5
+	[ ! -s "$T/a" ] || fail "the wait ended: $(cat "$T/a")"
+	release
+	wait_until 10 grep -q have "$T/a"
+	wait
+}
+
 # uml-hostfs killed while somebody waits in it: he is told, and all goes on, with those who wait later too.
 try_kill() { # MACHINE
 	local pid
@@ -112,6 +131,8 @@ for kernel in $(kernels); do
 	try_kind fcntl
 	try_fcntl
 	try_kind flock
+	try_signals fcntl
+	[ "$kernel" != 7.2 ] || try_signals flock
 	[ "$kernel" != 7.2 ] || try_kill
 	expect 0 uml-lab down l
 done

@@ -61,8 +61,7 @@ git -C "$T/work/clone" -c safe.directory='*' diff --quiet || fail "the host sees
 git -C "$T/work/clone" -c safe.directory='*' fsck --full >"$T/fsck" 2>&1 || fail "the repository is damaged: $(cat "$T/fsck")"
 
 # ---- stress-ng ----
-# (Not lockf: it kills children that wait for its locks, which virtiofs lets nobody do, and waits for them.)
-for stressor in hdd filename dentry flock rename link fallocate xattr chmod mmap seek; do
+for stressor in hdd lockf filename dentry flock rename link fallocate xattr chmod mmap seek; do
 	args="--$stressor 1 --$stressor-ops 50"
 	run inside "mkdir s && stress-ng $args --hdd-bytes 4m --mmap-bytes 2m --mmap-file --fallocate-bytes 4m --temp-path s --timeout 2s --verify -q 2>&1; rmdir s"
 	[ "$STATUS" = 0 ] || { cat "$T/out"; fail "stress-ng $args"; }

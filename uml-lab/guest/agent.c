@@ -169,6 +169,9 @@ static void machine_frame(struct agent *a, const struct frame_view *v)
 	case FRAME_THAW:
 		thaw(a);
 		return;
+	case FRAME_PENDING:
+		agent_pending(a, v->payload, v->length);
+		return;
 	case FRAME_PING:
 		agent_phase(a, "pong");
 		return;

@@ -71,6 +71,8 @@ int agent_run(int link, int order_fd);
 
 /* Sends a frame (queued). A queue that can't grow ends the agent: nothing sensible is left to do. */
 void agent_send(struct agent *a, uint16_t type, uint32_t channel, const void *payload, size_t length);
+/* pending.c: FRAME_PENDING's text. */
+void agent_pending(struct agent *a, const void *text, size_t length);
 void agent_phase(struct agent *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void agent_log(struct agent *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

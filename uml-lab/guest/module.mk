@@ -3,7 +3,7 @@ GUEST_SHARED := $(addprefix uml-lab/guest/,config.c frame.c tar_read.c tar_write
 	mount.c modules.c guest.c)
 STATIC_PROGRAMS += stage0
 PROGRAM_stage0_SRCS := $(GUEST_SHARED) $(addprefix uml-lab/guest/,stage0.c init.c agent.c agent_boot.c channel.c ready.c \
-	power.c network.c spool.c)
+	power.c pending.c network.c spool.c)
 
 # The parts that unit tests, fuzzers and the boot test's host side use outside of a guest.
 LIBS += guest

@@ -73,6 +73,7 @@ enum frame_type {
 	FRAME_FREEZE = 22,       /* sync and freeze file systems; answered by PHASE frozen|failed: see "Stillness" */
 	FRAME_THAW = 23,         /* answered by PHASE thawed */
 	FRAME_PING = 24,         /* answered by PHASE pong */
+	FRAME_PENDING = 25,      /* text "NUMBER:PID…": whom does a signal wait for? Answered by PHASE "pending[ NUMBER…]" */
 
 	/* Host (client) → agent, on a channel */
 	FRAME_EXEC = 32,	/* struct frame_exec + strings */

@@ -450,7 +450,7 @@ static void phase(struct supervisor *sv, const char *text)
 {
 	enum boot_step step = sv->boot.step;
 
-	if (still_phase(sv, text))
+	if (still_phase(sv, text) || share_waits_phase(sv, text))
 		return;
 	if (str_starts(text, "failed") && step < BOOT_DONE)
 		supervisor_fail(sv, "waiting for %s: %s",

@@ -3,6 +3,7 @@
  * started with the machine and again when it died. When it is given up (daemon.c), the
  * guest's requests get no answer any more but errors, since its devices are taken away.
  */
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,16 +43,19 @@ static void take_note(struct supervisor *sv, const char *text)
 	supervisor_tell(sv);
 }
 
-/* "waits NAME HEAD", "answers NAME HEAD AT": an answer is known to have been given when its device goes on. */
+/* "waits NAME HEAD UNIQUE PID", "answers NAME HEAD AT": an answer is known to have been given when its device goes on. */
 static void take_wait(struct supervisor *sv, const char *text)
 {
 	bool answering = str_starts(text, "answers ");
 	const char *name = strchr(text, ' ') + 1, *rest = name + strcspn(name, " ");
 	struct share_device *d = find_device(sv, name, (size_t)(rest - name));
 	unsigned int head, at = 0;
+	uint64_t unique = 0;
+	uint32_t pid = 0;
 	size_t kept = 0;
 
-	if (!d || sscanf(rest, " %u %u", &head, &at) < 1 + answering)
+	if (!d || (answering ? sscanf(rest, " %u %u", &head, &at) != 2
+			     : sscanf(rest, " %u %" SCNu64 " %" SCNu32, &head, &unique, &pid) != 3))
 		return;
 	for (size_t i = 0; i < d->wait_count; i++)
 		if (!d->waits[i].answering && !(answering && d->waits[i].head == head))
@@ -61,7 +65,11 @@ static void take_wait(struct supervisor *sv, const char *text)
 		return;
 	d->waits[d->wait_count].head = head;
 	d->waits[d->wait_count].at = at;
+	d->waits[d->wait_count].unique = unique;
+	d->waits[d->wait_count].pid = pid;
 	d->waits[d->wait_count++].answering = answering;
+	if (!answering)
+		share_waits_begin(sv);
 }
 
 static void take_packet(struct supervisor *sv, const char *text)
@@ -215,6 +223,8 @@ void shares_close(struct supervisor *sv)
 {
 	struct shares *shares = &sv->shares;
 
+	loop_remove_timer(shares->look);
+	shares->look = NULL;
 	daemon_close(&shares->daemon);
 	take_devices_away(sv);
 	free(shares->devices);

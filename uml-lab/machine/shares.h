@@ -19,6 +19,8 @@ struct share_device {
 	struct {
 		unsigned int head, at;
 		bool answering;
+		uint64_t unique;	/* of one that waits: the request's number, 0: not known; and the guest's thread */
+		uint32_t pid;
 	} waits[SHARE_WAITS_MAX];	/* requests that wait for locks in uml-hostfs, for the one after it */
 	size_t wait_count;
 };
@@ -29,7 +31,14 @@ struct shares {
 	bool said_bye;			/* the one before ended in order */
 	struct share_device *devices;
 	size_t count;
+	struct loop_timer *look;	/* share_waits.c: for signals, while somebody waits for a lock */
+	bool asked;			/* the agent has not answered yet */
 };
+
+/* share_waits.c: somebody waits for a lock in uml-hostfs: signals for him are looked for from now on. */
+void share_waits_begin(struct supervisor *sv);
+/* What the agent says of them. False: it is something else. */
+bool share_waits_phase(struct supervisor *sv, const char *text);
 
 int shares_open(struct supervisor *sv, struct error *err);
 void shares_close(struct supervisor *sv);
