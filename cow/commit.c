@@ -20,8 +20,13 @@
  * Others that stand on the lower file would see it change under them. The kernel
  * and we find that by its mtime in whole seconds; so a lower file that was
  * modified in this very second is not touched before the next.
+ *
+ * Fold: 1 to 3, then the lower file, a raw one, gets the overlay's time and is renamed over it. Before the rename the
+ * overlay shows what it always did; those that stand on it see no change either way. So "copied" is never
+ * noted: an overlay that is written to meanwhile (a fold that failed) is copied again.
  */
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -113,8 +118,7 @@ static int own(struct commit *c, struct cow_copier *copier, uint64_t at, uint64_
 	return 0;
 }
 
-/* Waits until a modification gives the file another time, in seconds, than it has. */
-static void leave_second(const struct cow_file *f)
+void cow_leave_second(const struct cow_file *f)
 {
 	const struct timespec step = {.tv_nsec = 10 * 1000 * 1000};
 	struct timespec now;
@@ -164,19 +168,15 @@ static int copy_all(struct commit *c, bool resumed, struct error *err)
 {
 	int ret;
 
-	if (cow_file_owned_sectors(c->upper) == 0)
-		return 0;
 	/* resumed: what others see, who read the lower file through its journal, does not change any more */
 	if (!resumed)
-		leave_second(c->lower);
+		cow_leave_second(c->lower);
 	if (cow_journal_set(c->lower, COW_JOURNAL_COPYING, c->upper, err) || reserve_all(c, resumed, err) ||
 	    copy_owned(c, err))
 		return -1;
 	c->lower->data_dirty = true;
 	ret = cow_file_flush(c->lower);
-	if (ret)
-		return error_errno(err, -ret, "cannot write %s", c->lower->path);
-	return cow_journal_set(c->lower, COW_JOURNAL_COPIED, c->upper, err);
+	return ret ? error_errno(err, -ret, "cannot write %s", c->lower->path) : 0;
 }
 
 /* An empty overlay in place of the old one. */
@@ -203,22 +203,84 @@ static int check(const struct commit *c, struct cow_journal *j, struct error *er
 	return error_hint(err, "complete it first: uml-cow commit %s", j->overlay);
 }
 
-int cow_commit(const char *overlay, const struct cow_open_options *options, struct error *err)
+/* Opens both for writing, and looks whether there was an attempt before. */
+static int begin(struct commit *c, const char *overlay, const struct cow_open_options *options, struct cow_journal *j,
+		 struct error *err)
 {
-	cleanup_chain struct cow_chain *chain = cow_chain_open_writable(overlay, options, 2, err);
-	struct cow_journal j;
-	struct commit c;
-	int ret;
+	struct cow_chain *chain = c->chain = cow_chain_open_writable(overlay, options, 2, err);
 
 	if (!chain)
 		return -1;
 	if (!chain->files[0]->bitmap)
 		return error_set(err, ERROR_FAILED, "%s is not a COW file", overlay);
-	c = (struct commit){.chain = chain, .upper = chain->files[0], .lower = chain->files[1]};
-	if (check(&c, &j, err))
+	c->upper = chain->files[0];
+	c->lower = chain->files[1];
+	return check(c, j, err);
+}
+
+static void end(struct commit *c)
+{
+	cow_chain_cleanup(&c->chain);
+}
+
+int cow_commit(const char *overlay, const struct cow_open_options *options, struct error *err)
+{
+	cleanup_with(end) struct commit c = {0};
+	struct cow_journal j;
+
+	if (begin(&c, overlay, options, &j, err))
 		return -1;
-	ret = j.state == COW_JOURNAL_COPIED ? 0 : copy_all(&c, j.state == COW_JOURNAL_COPYING, err);
-	if (ret || empty_overlay(&c, err))
+	if (j.state != COW_JOURNAL_COPIED && cow_file_owned_sectors(c.upper) > 0 &&
+	    (copy_all(&c, j.state == COW_JOURNAL_COPYING, err) ||
+	     cow_journal_set(c.lower, COW_JOURNAL_COPIED, c.upper, err)))
 		return -1;
-	return cow_journal_end(c.lower, err);
+	return empty_overlay(&c, err) ? -1 : cow_journal_end(c.lower, err);
+}
+
+/* ---- Fold ---- */
+
+int cow_check_fold(const struct cow_file *upper, const struct cow_file *lower, struct error *err)
+{
+	if (!upper->bitmap || lower->bitmap)
+		return error_set(err, ERROR_FAILED, "%s is no overlay over a raw image", upper->path);
+	if (lower->header.size % COW_SECTOR_SIZE || upper->sectors != lower->sectors)
+		return error_set(err, ERROR_FAILED, "%s is not as large as %s", lower->path, upper->path);
+	return 0;
+}
+
+int cow_take_place(struct cow_file *lower, const struct cow_file *upper, struct error *err)
+{
+	const struct timespec times[2] = {upper->stat.st_atim, upper->stat.st_mtim};
+	cleanup_free char *path = str_dup(upper->path, err), *notes = cow_note_sidecar(lower->path, err);
+
+	if (!path || !notes || cow_note_set(lower->fd, lower->path, "digest", NULL, err) ||
+	    cow_note_raw_at(lower->fd, path, err))
+		return -1;
+	if (futimens(lower->fd, times) || fsync(lower->fd))
+		return error_errno(err, errno, "cannot set the time of %s", lower->path);
+	if (rename(lower->path, path))
+		return error_errno(err, errno, "cannot rename %s to %s", lower->path, path);
+	unlink(notes);
+	lower->stat.st_mtim = upper->stat.st_mtim;
+	free(lower->path);
+	lower->path = steal_ptr(&path);
+	/* cow_journal_get() makes nothing of the note any more; it goes when no crash brings the overlay back */
+	if (cow_sync_folder(lower->path, NULL))
+		lower->failed = -EIO; /* and no flush claims success */
+	else
+		cow_journal_end(lower, NULL);
+	return 0;
+}
+
+int cow_fold(const char *overlay, const struct cow_open_options *options, struct error *err)
+{
+	cleanup_with(end) struct commit c = {0};
+	struct cow_journal j;
+
+	if (begin(&c, overlay, options, &j, err) || cow_check_fold(c.upper, c.lower, err))
+		return -1;
+	if (cow_file_owned_sectors(c.upper) > 0 ? copy_all(&c, j.state == COW_JOURNAL_COPYING, err) :
+						  cow_journal_set(c.lower, COW_JOURNAL_COPYING, c.upper, err))
+		return -1;
+	return cow_take_place(c.lower, c.upper, err);
 }

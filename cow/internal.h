@@ -118,6 +118,8 @@ int cow_temp_guard(struct cow_temp *t, const struct cow_chain *from, struct erro
 int cow_temp_publish(struct cow_temp *t, bool replace, bool durable, struct error *err);
 /* Removes what was not published, closes. */
 void cow_temp_drop(struct cow_temp *t);
+/* Makes the names in the folder of a file durable. */
+int cow_sync_folder(const char *path, struct error *err);
 
 /* Owner, mode and times aside, makes the new file stand for the old one: owner (as far as allowed) and mode.
  */
@@ -133,6 +135,8 @@ char *cow_note_sidecar(const char *path, struct error *err);
 int cow_note_get(int fd, const char *path, const char *name, char *text, struct error *err);
 /* Sets a note, or removes it (text NULL). Durable only after fsync() of the file, a sidecar at once. */
 int cow_note_set(int fd, const char *path, const char *name, const char *text, struct error *err);
+/* Notes that a raw file is one, under the name `path` that it is about to get. */
+int cow_note_raw_at(int fd, const char *path, struct error *err);
 /*
  * Identity of a file that no other file ever had, as text[64]: inode and time of
  * birth; where the file system keeps no such time, the inode, which one that is
@@ -149,6 +153,7 @@ struct cow_journal {
 	char identity[64]; /* of the overlay */
 	char overlay[COW_PATH_MAX];
 };
+/* A file that took the place of its overlay (cow_take_place()) has none. */
 int cow_journal_get(const struct cow_file *lower, struct cow_journal *j, struct error *err);
 /* Notes durably what is being committed to lower. */
 int cow_journal_set(const struct cow_file *lower, int state, const struct cow_file *overlay,
@@ -157,6 +162,19 @@ int cow_journal_set(const struct cow_file *lower, int state, const struct cow_fi
 int cow_journal_end(const struct cow_file *lower, struct error *err);
 /* Whether `overlay` is the one that the journal speaks of. */
 bool cow_journal_names(const struct cow_journal *j, const struct cow_file *overlay);
+
+/* ---- commit.c ---- */
+
+/* Waits until a modification gives the file another time, in seconds, than it has. */
+void cow_leave_second(const struct cow_file *f);
+/* Whether `lower`, which `upper` stands on, can take what that stores and its place: a raw file of whole sectors. */
+int cow_check_fold(const struct cow_file *upper, const struct cow_file *lower, struct error *err);
+/*
+ * Renames `lower` over `upper`, durably and with its time; lower->path is the new name then. Before, all that upper stores is
+ * in lower, durably, and lower's journal says "copying upper". After a failure both are where they were.
+ */
+int cow_take_place(struct cow_file *lower, const struct cow_file *upper, struct error *err);
+
 /* Notes that whoever runs this chose the backing file named in the header. `path`: where the file will be. */
 int cow_note_origin(int fd, const char *path, const char *backing, struct error *err);
 /* Whether that was noted, of this very file, and it is ours. */

@@ -12,6 +12,14 @@
 
 #define NOTE "commit"
 
+/* Whether the file has the overlay's name: it was given it when it held everything. */
+static bool is_itself(const struct cow_file *lower, const char *overlay)
+{
+	char named[64], own[64];
+
+	return cow_note_identity_of(overlay, named) && cow_note_identity(lower->fd, own) && str_eq(named, own);
+}
+
 int cow_journal_get(const struct cow_file *lower, struct cow_journal *j, struct error *err)
 {
 	char text[COW_NOTE_MAX], state[16];
@@ -24,6 +32,8 @@ int cow_journal_get(const struct cow_file *lower, struct cow_journal *j, struct 
 	if (sscanf(text, "%15s %63s %4095[^\n]", state, j->identity, j->overlay) != 3)
 		return error_set(err, ERROR_FAILED, "%s has a damaged note of a commit", lower->path);
 	j->state = str_eq(state, "copying") ? COW_JOURNAL_COPYING : COW_JOURNAL_COPIED;
+	if (is_itself(lower, j->overlay))
+		j->state = COW_JOURNAL_NONE;
 	return 0;
 }
 

@@ -2,7 +2,7 @@ LIBS += cow
 LIB_cow_SRCS := $(addprefix cow/,format.c file.c temp.c note.c digest.c create.c resolve.c chain.c io.c \
 	journal.c copy.c pieces.c build.c flatten.c compare.c merge.c commit.c compact.c detach.c check.c view.c \
 	fs.c fs_compare.c fs_diff.c serve.c serve_control.c serve_disk.c serve_blk.c serve_job.c serve_quota.c serve_walls.c \
-	serve_claim.c)
+	serve_claim.c serve_fold.c)
 # Two programs, one command: uml-cow has the verbs that need nothing but libcow; for all else it becomes uml-cow-all.
 PROGRAMS += uml-cow uml-cow-all
 STATIC_PIE += uml-cow

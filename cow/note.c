@@ -9,7 +9,8 @@
  *                 bound to inode and birth so that it can't be sent along, and
  *                 of no meaning to anybody but that owner
  * commit          an interrupted commit (commit.c)
- * format          "raw": a raw image, though it may begin like a COW file
+ * format          "raw": a raw image, though it may begin like a COW file; beside a file that another is about to
+ *                 replace "raw IDENTITY" speaks of that other one
  *
  * Notes of others' files are as untrusted as the files: texts are bounded and
  * parsed by those who use them.
@@ -186,12 +187,34 @@ int cow_note_raw(int fd, const char *path, struct error *err)
 	return cow_note_set(fd, path, "format", "raw", err);
 }
 
+int cow_note_raw_at(int fd, const char *path, struct error *err)
+{
+	char id[64], text[80];
+
+	if (!fsetxattr(fd, "user.uml-cow.format", "raw", strlen("raw"), 0))
+		return 0;
+	/* in a file beside the one that still has that name: it speaks of this one alone */
+	if (!cow_note_identity(fd, id))
+		return error_errno(err, errno, "cannot tell the identity of %s", path);
+	snprintf(text, sizeof(text), "raw %s", id);
+	return sidecar_set(path, "format", text, err);
+}
+
+/* Whether a note says that this very file is raw. */
+static bool says_raw(int fd, const char *format)
+{
+	char id[64];
+
+	return str_eq(format, "raw") ||
+	       (str_starts(format, "raw ") && cow_note_identity(fd, id) && str_eq(format + strlen("raw "), id));
+}
+
 int cow_header_of(int fd, const char *path, struct cow_header *out, struct error *err)
 {
 	char format[COW_NOTE_MAX];
 	int is_cow = cow_header_read(fd, out, err);
 
-	if (is_cow == 0 || cow_note_get(fd, path, "format", format, NULL) != 1 || !str_eq(format, "raw"))
+	if (is_cow == 0 || cow_note_get(fd, path, "format", format, NULL) != 1 || !says_raw(fd, format))
 		return is_cow;
 	error_clear(err);
 	return 0;

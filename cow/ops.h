@@ -29,6 +29,14 @@ int cow_flatten(struct cow_chain *chain, const char *out, bool replace, bool dur
 int cow_commit(const char *overlay, const struct cow_open_options *options, struct error *err);
 
 /*
+ * Moves what the overlay stores into the raw file below it, which then takes the overlay's place: its name, so that what
+ * stands on the overlay stands on that file then and sees no change, and its time. Nothing else may stand on the raw
+ * file, whose own name goes. ENOSPC is found before anything is changed. Killed in the middle, the overlay shows what it
+ * did, and cow_fold() completes it.
+ */
+int cow_fold(const char *overlay, const struct cow_open_options *options, struct error *err);
+
+/*
  * Puts `upper` on the backing file of `lower`, which must be one of the layers
  * below it: what the layers from upper to lower store is gathered in one V3
  * file. That replaces upper, or is written to out if given. lower and those in

@@ -34,9 +34,13 @@
  *			runs. REPLY comes when it is done and durable, maybe minutes later:
  *			nothing stands on the file any more and it can be unlinked. The layer
  *			above keeps its name and mtime (but the top's mtime, which
- *			nothing stands on). One MERGE at a time for each disk; SNAPSHOT
- *			is refused meanwhile (ERROR_STATE). Killed in the middle: the
+ *			nothing stands on). One MERGE or FOLD at a time for each disk;
+ *			SNAPSHOT is refused meanwhile (ERROR_STATE). Killed in the middle: the
  *			disk is as before, and MERGE can be asked for again.
+ *	FOLD		the raw file at `path`, with which the chain ends, is to take in what the
+ *			overlay right above it stores, and then that one's place and name (as
+ *			cow_fold()), in the background. It has to lie beside the overlay: a base
+ *			image is no such file. REPLY as of MERGE; so is what holds after a kill.
  *	INSERT		the disk at `path` into a place that is empty (--socket S -): the
  *			guest sees its size change from 0. With walls it has to lie in
  *			the folder of a disk that was there at the start.
@@ -65,6 +69,7 @@ enum cow_serve_type {
 	COW_SERVE_INSERT = 3,    /* struct cow_serve_path */
 	COW_SERVE_EJECT = 4,     /* struct cow_serve_ref */
 	COW_SERVE_GET_STATS = 5, /* struct cow_serve_ref */
+	COW_SERVE_FOLD = 6,      /* struct cow_serve_path */
 	COW_SERVE_READY = 128,   /* no payload, sequence 0 */
 	COW_SERVE_REPLY = 129,   /* struct cow_serve_reply */
 	COW_SERVE_STATS = 130,   /* struct cow_serve_stats */
@@ -122,8 +127,8 @@ struct cow_serve_message {
 
 /*
  * The supervisor's side. Each sends one request; the answer comes later, by
- * cow_serve_receive(), with the same sequence number. type: SNAPSHOT, MERGE or
- * INSERT; EJECT or GET_STATS. 0, or -1 + err: the server is gone, or does not read
+ * cow_serve_receive(), with the same sequence number. type: SNAPSHOT, MERGE,
+ * FOLD or INSERT; EJECT or GET_STATS. 0, or -1 + err: the server is gone, or does not read
  * although the socket is full. They never block and raise no SIGPIPE.
  */
 int cow_serve_send_path(int control, uint32_t sequence, enum cow_serve_type type, uint32_t disk,

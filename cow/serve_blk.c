@@ -297,6 +297,7 @@ static void do_writes(struct serve_blk *b, struct request *r, int count, const s
 		ret = cow_chain_writev(d->chain, iov, pieces, at);
 		if (!ret && sectors > 0)
 			serve_claim_around(d, r->sector, sectors);
+		serve_fold_written(d, r->sector, bytes >> COW_SECTOR_SHIFT);
 	}
 	if (!ret && !d->write_back)
 		ret = serve_disk_flush(d);
@@ -416,6 +417,7 @@ static int do_range(struct serve_blk *b, bool zeroes, const struct virtio_blk_di
 		return -EINVAL;
 	ret = zeroes ? cow_chain_zero(chain, length << COW_SECTOR_SHIFT, start << COW_SECTOR_SHIFT, true)
 		     : discard(chain, start, length);
+	serve_fold_written(b->disk, start, length);
 	if (!ret)
 		atomic_fetch_add_explicit(&b->disk->n.discarded_bytes, length << COW_SECTOR_SHIFT,
 					  memory_order_relaxed);

@@ -16,6 +16,7 @@ _Static_assert(sizeof(struct cow_serve_stats) == 384, "STATS of the control prot
 static const struct message_type types[] = {
 	PATH_OF_DISK(COW_SERVE_SNAPSHOT),
 	PATH_OF_DISK(COW_SERVE_MERGE),
+	PATH_OF_DISK(COW_SERVE_FOLD),
 	PATH_OF_DISK(COW_SERVE_INSERT),
 	{COW_SERVE_EJECT, .size = sizeof(struct cow_serve_ref)},
 	{COW_SERVE_GET_STATS, .size = sizeof(struct cow_serve_ref)},

@@ -21,6 +21,7 @@
 #include "uml-lab/base/vring_look.h"
 
 struct serve_quota;
+struct serve_fold;
 
 /* Counters, written by the disk's thread, read by main. */
 struct serve_counters {
@@ -46,6 +47,7 @@ struct serve_disk {
 	atomic_int waiting;      /* the disk's thread wants the lock: jobs stand back */
 	struct cow_chain *chain; /* NULL: an empty place */
 	uint8_t *claimed; /* regions that were looked at (serve_claim.c), a bit each; NULL: nothing to claim */
+	struct serve_fold *fold; /* the top is being folded into the file below; NULL: not */
 	int sync_folder; /* of a new top, to be made durable before the next flush is answered; -1 for none */
 
 	pthread_t job;
@@ -147,5 +149,19 @@ int serve_walls_files(const struct serve *s, struct error *err);
 int serve_job_start(struct serve_disk *d, const struct cow_serve_message *m, struct error *err);
 /* Tells a running job to give up, and waits for its end. */
 void serve_job_end(struct serve_disk *d);
+
+/* For what jobs do: the disk's lock, which the guest's requests get first. */
+#define SERVE_STEP_SECTORS 2048 /* copied under one lock: 1 MiB */
+void serve_job_lock(struct serve_disk *d);
+void serve_job_unlock(struct serve_disk *d);
+/* Whether the server ends: then + err. */
+bool serve_job_given_up(const struct serve_disk *d, struct error *err);
+
+/* ---- serve_fold.c ---- */
+
+/* FOLD, by a job: the disk has a chain. 0, or -1 + err. */
+int serve_fold(struct serve_disk *d, const char *path, struct error *err);
+/* The guest has changed these sectors of the top, or may have. Under the lock. */
+void serve_fold_written(struct serve_disk *d, uint64_t start, uint64_t sectors);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * What is done to a disk while its guest runs: SNAPSHOT, MERGE, INSERT, EJECT.
+ * What is done to a disk while its guest runs: SNAPSHOT, MERGE, INSERT, EJECT; serve_fold.c: FOLD.
  *
  * Each runs in a thread of its own, one at a time for a disk, and takes the
  * disk's lock only for short steps.
@@ -27,12 +27,10 @@
 #include <libgen.h>
 #include <sched.h>
 #include <string.h>
-#include <time.h>
 
 #include "cow/serve_internal.h"
 #include "uml-lab/base/file.h"
-
-#define STEP_SECTORS 2048 /* copied under one lock: 1 MiB */
+#include "uml-lab/base/loop.h"
 
 struct job {
 	struct serve_disk *disk;
@@ -42,15 +40,7 @@ struct job {
 	char path[4096];
 };
 
-static uint64_t now_us(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-}
-
-static void job_lock(struct serve_disk *d)
+void serve_job_lock(struct serve_disk *d)
 {
 	/* the guest's requests go first */
 	while (atomic_load(&d->waiting))
@@ -58,7 +48,7 @@ static void job_lock(struct serve_disk *d)
 	pthread_mutex_lock(&d->lock);
 }
 
-static void job_unlock(struct serve_disk *d)
+void serve_job_unlock(struct serve_disk *d)
 {
 	pthread_mutex_unlock(&d->lock);
 }
@@ -75,10 +65,10 @@ static int write_early(struct serve_disk *d, struct error *err)
 {
 	cleanup_close int fd = -1;
 
-	job_lock(d);
+	serve_job_lock(d);
 	if (d->chain)
 		fd = fcntl(d->chain->files[0]->fd, F_DUPFD_CLOEXEC, 0);
-	job_unlock(d);
+	serve_job_unlock(d);
 	if (fd < 0)
 		return empty_place(err, d->index);
 	fdatasync(fd);
@@ -173,17 +163,17 @@ static int do_snapshot(struct job *j, struct error *err)
 	folder = open_folder(j->path, err);
 	if (folder < 0 || write_early(d, err))
 		return -1;
-	begin = now_us();
-	job_lock(d);
+	begin = loop_now_ns();
+	serve_job_lock(d);
 	ret = switch_top(d, j->path, &folder, err);
-	job_unlock(d);
-	j->microseconds = (uint32_t)(now_us() - begin);
+	serve_job_unlock(d);
+	j->microseconds = (uint32_t)((loop_now_ns() - begin) / 1000);
 	return ret;
 }
 
 /* ---- MERGE ---- */
 
-/* The index of a layer below the top; 0 when it is none. Under the lock. */
+/* The index of a layer below the top; 0 when it is none. */
 static size_t find_layer(const struct cow_chain *chain, const char *path, struct error *err)
 {
 	struct stat st;
@@ -199,7 +189,7 @@ static size_t find_layer(const struct cow_chain *chain, const char *path, struct
 	return 0;
 }
 
-static bool given_up(const struct serve_disk *d, struct error *err)
+bool serve_job_given_up(const struct serve_disk *d, struct error *err)
 {
 	if (!atomic_load(&d->stop))
 		return false;
@@ -215,12 +205,12 @@ static int gather(const struct serve_disk *d, struct cow_build *b, const struct 
 		uint64_t left = chain->sectors - s;
 		struct cow_extent e;
 
-		if (given_up(d, err))
+		if (serve_job_given_up(d, err))
 			return -1;
 		cow_chain_extent(chain, s, left, &e);
 		if (e.owner < 2) {
-			if (e.length > 16 * STEP_SECTORS)
-				e.length = 16 * STEP_SECTORS;
+			if (e.length > 16 * SERVE_STEP_SECTORS)
+				e.length = 16 * SERVE_STEP_SECTORS;
 			if (cow_build_store(b, chain, s, e.length, err))
 				return -1;
 		}
@@ -256,10 +246,10 @@ static int merge_frozen(struct job *j, size_t upper, struct error *err)
 	merged = attach(view.files[0]->path, COW_LOCK_READ, err);
 	if (!merged)
 		return -1;
-	job_lock(d);
+	serve_job_lock(d);
 	replace_two(d->chain, upper, merged);
 	serve_disk_set_chain(d, d->chain);
-	job_unlock(d);
+	serve_job_unlock(d);
 	return 0;
 }
 
@@ -267,7 +257,7 @@ static int merge_frozen(struct job *j, size_t upper, struct error *err)
 static int pull_step(struct serve_disk *d, struct cow_copier *copier, uint64_t *at, struct error *err)
 {
 	struct cow_file *top = d->chain->files[0], *lower = d->chain->files[1];
-	uint64_t end = *at + STEP_SECTORS < top->sectors ? *at + STEP_SECTORS : top->sectors;
+	uint64_t end = *at + SERVE_STEP_SECTORS < top->sectors ? *at + SERVE_STEP_SECTORS : top->sectors;
 
 	while (*at < end) {
 		struct cow_extent e;
@@ -326,39 +316,42 @@ static int merge_into_top(struct job *j, struct error *err)
 	int ret = 0;
 
 	while (at < sectors && !ret) {
-		if (given_up(d, err)) {
+		if (serve_job_given_up(d, err)) {
 			ret = -1;
 			break;
 		}
-		job_lock(d);
+		serve_job_lock(d);
 		ret = pull_step(d, &copier, &at, err);
-		job_unlock(d);
+		serve_job_unlock(d);
 	}
 	cow_copier_free(&copier);
 	if (ret || write_early(d, err))
 		return -1;
-	job_lock(d);
+	serve_job_lock(d);
 	ret = drop_below(d, err);
-	job_unlock(d);
+	serve_job_unlock(d);
 	return ret;
+}
+
+static int merge(struct job *j, struct error *err)
+{
+	/* jobs alone change the chain */
+	size_t index = find_layer(j->disk->chain, j->path, err);
+
+	if (index == 0)
+		return -1;
+	return index == 1 ? merge_into_top(j, err) : merge_frozen(j, index - 1, err);
 }
 
 static int do_merge(struct job *j, struct error *err)
 {
 	struct serve_disk *d = j->disk;
-	size_t index = 0;
 	int ret;
 
-	job_lock(d);
-	if (d->chain)
-		index = find_layer(d->chain, j->path, err);
-	else
-		empty_place(err, d->index);
-	job_unlock(d);
-	if (index == 0)
-		return -1;
+	if (!d->chain)
+		return empty_place(err, d->index);
 	atomic_store(&d->merging, true);
-	ret = index == 1 ? merge_into_top(j, err) : merge_frozen(j, index - 1, err);
+	ret = j->type == COW_SERVE_FOLD ? serve_fold(d, j->path, err) : merge(j, err);
 	atomic_store(&d->merging, false);
 	return ret;
 }
@@ -376,9 +369,9 @@ static int do_insert(struct job *j, struct error *err)
 	chain = serve_disk_open(d->serve, j->path, err);
 	if (!chain)
 		return -1;
-	job_lock(d);
+	serve_job_lock(d);
 	serve_disk_set_chain(d, chain);
-	job_unlock(d);
+	serve_job_unlock(d);
 	atomic_store(&d->config_changed, true);
 	serve_disk_wake(d);
 	return 0;
@@ -392,11 +385,11 @@ static int do_eject(struct job *j, struct error *err)
 
 	if (!chain)
 		return empty_place(err, d->index);
-	job_lock(d);
+	serve_job_lock(d);
 	ret = serve_disk_flush(d);
 	if (!ret)
 		serve_disk_set_chain(d, NULL);
-	job_unlock(d);
+	serve_job_unlock(d);
 	if (ret)
 		return error_errno(err, -ret, "flush disk %u", d->index);
 	cow_chain_close(chain);
@@ -413,6 +406,7 @@ static int run(struct job *j, struct error *err)
 	case COW_SERVE_SNAPSHOT:
 		return do_snapshot(j, err);
 	case COW_SERVE_MERGE:
+	case COW_SERVE_FOLD:
 		return do_merge(j, err);
 	case COW_SERVE_INSERT:
 		return do_insert(j, err);

@@ -64,7 +64,7 @@ int cow_temp_guard(struct cow_temp *t, const struct cow_chain *from, struct erro
 	return cow_lock(t->guard, t->path, COW_LOCK_WRITE, err);
 }
 
-static int sync_folder(const char *path, struct error *err)
+int cow_sync_folder(const char *path, struct error *err)
 {
 	cleanup_free char *folder = NULL, *name = NULL;
 	cleanup_close int fd = -1;
@@ -99,7 +99,7 @@ int cow_temp_publish(struct cow_temp *t, bool replace, bool durable, struct erro
 		return saved == EEXIST ? error_hint(err, "remove it first, or use --force") : -1;
 	}
 	free(steal_ptr(&t->temp));
-	return durable ? sync_folder(t->path, err) : 0;
+	return durable ? cow_sync_folder(t->path, err) : 0;
 }
 
 void cow_temp_drop(struct cow_temp *t)

@@ -104,6 +104,12 @@ static int do_commit_base(struct error *err)
 	return cow_commit("lower", NULL, err);
 }
 
+static int do_fold(struct error *err)
+{
+	/* done before: the base has its place */
+	return access("base", F_OK) == 0 ? cow_fold("lower", NULL, err) : 0;
+}
+
 static int do_merge(struct error *err)
 {
 	return cow_merge("upper", "middle", NULL, NULL, err);
@@ -155,6 +161,7 @@ static int do_check(struct error *err);
 static const struct scene scenes[] = {
 	{"commit to a layer", do_commit_layer, "middle", {"upper", "lower", "base"}, true},
 	{"commit to the base", do_commit_base, "base", {"lower"}, true},
+	{"fold", do_fold, NULL, {"upper", "middle", "lower"}, true},
 	{"merge", do_merge, NULL, {"upper", "middle", "lower"}, false},
 	{"rebase", do_rebase, NULL, {"upper", "middle", "lower"}, true},
 	{"rebase the header", do_rebase_header, NULL, {"upper", "middle"}, true},

@@ -208,6 +208,20 @@ static void op_commit(void)
 	compare_with(lower->path, lower->view);
 }
 
+/* The base takes the place of the layer above it, on which others stand. */
+static void op_fold(void)
+{
+	if (depth < 3)
+		return;
+	close_top();
+	world_age(stack[0].path, 1000000000 + (time_t)world_random(100000000));
+	OK(cow_rebase(stack[1].path, stack[0].path, true, NULL, err));
+	OK(cow_fold(stack[1].path, NULL, err));
+	CU_ASSERT_NOT_EQUAL(access(stack[0].path, F_OK), 0);
+	drop(0, 1);
+	compare_with(stack[0].path, stack[0].view);
+}
+
 static void op_merge(void)
 {
 	size_t lower;
@@ -321,7 +335,7 @@ static const struct {
 	{"zero", op_zero, 8},       {"reopen", op_reopen, 8},   {"create", op_create, 8},
 	{"commit", op_commit, 3},   {"merge", op_merge, 2},     {"rebase", op_rebase, 3},
 	{"compact", op_compact, 4}, {"flatten", op_flatten, 2}, {"diff", op_diff, 3},
-	{"check", op_check, 3},
+	{"check", op_check, 3},     {"fold", op_fold, 2},
 };
 
 static size_t pick(void)

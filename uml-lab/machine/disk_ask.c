@@ -1,8 +1,9 @@
 /*
  * What clients ask of the disk server: a new top over a disk (snapshot), a layer merged
- * into the one above it (merge), an extra disk taken out of the running machine and put in again (eject, insert).
+ * into the one above it (merge), a raw file in place of the overlay above it (fold), an extra disk taken out of the running
+ * machine and put in again (eject, insert).
  *
- * Files of the first two are named by the client, which runs as the same user; the server makes or opens
+ * Files of the first three are named by the client, which runs as the same user; the server makes or opens
  * them. A snapshot is taken only while the guest is still for that very client (still.c), so that what
  * is frozen is a file system that was synced. A client that goes away changes nothing: what
  * was asked for is done to its end.
@@ -45,6 +46,7 @@ static int parse(const char *text, enum cow_serve_type *type, size_t *disk, cons
 		bool path;
 	} words[] = {{"snapshot ", COW_SERVE_SNAPSHOT, true},
 		     {"merge ", COW_SERVE_MERGE, true},
+		     {"fold ", COW_SERVE_FOLD, true},
 		     {"eject ", COW_SERVE_EJECT, false},
 		     {"insert ", COW_SERVE_INSERT, false}};
 	char *end;

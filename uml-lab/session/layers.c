@@ -11,7 +11,8 @@
  *
  * A frozen file that no snapshot names, and that only one other file stands on,
  * is merged into that one: what the guest sees stays, one file less is opened. Raw
- * files (extra disks) are the exception: they stay as the lowest of their chain.
+ * files (extra disks) stay raw, as the lowest of their chain: such a one takes in what the other stores, and then the
+ * other's name. So a file's name says which disk it is of, not what it is: disk1-2.cow may be raw.
  */
 #include <ctype.h>
 #include <dirent.h>
@@ -347,19 +348,26 @@ static int remove_unfinished(const char *folder, uint64_t *freed, struct error *
 	return 0;
 }
 
-/* Merges one file into the only one that stands on it. 1: done, 0: there is none that can be. */
+/* Whether a file is to go, and only one other stands on it. */
+static bool is_between(const struct layer_node *lower)
+{
+	return lower->needed && !lower->named && lower->children == 1;
+}
+
+/* Makes one file of one and the only one that stands on it. 1: done, 0: there is none that can be. */
 static int merge_one(const struct layer_graph *g)
 {
 	for (size_t i = 0; i < g->count; i++) {
 		const struct layer_node *upper = &g->nodes[i], *lower = graph_find(g, upper->below);
 		cleanup_free char *upper_path = NULL, *lower_path = NULL;
 
-		if (!upper->needed || !lower || lower->named || lower->raw || lower->children != 1)
+		if (!upper->needed || !lower || !is_between(lower))
 			continue;
 		upper_path = file_join(NULL, g->folder, upper->name);
 		lower_path = file_join(NULL, g->folder, lower->name);
 		/* In use, or no room: the chain is right as it is, and the next verb tries again. */
-		if (upper_path && lower_path && cow_merge(upper_path, lower_path, NULL, NULL, NULL) == 0)
+		if (upper_path && lower_path &&
+		    (lower->raw ? cow_fold(upper_path, NULL, NULL) : cow_merge(upper_path, lower_path, NULL, NULL, NULL)) == 0)
 			return 1;
 	}
 	return 0;
@@ -386,16 +394,21 @@ int layers_tidy(const struct session *session, const char *machine, uint64_t *fr
 	return result;
 }
 
-int layers_between(const struct session *session, const char *machine, struct strv *out, struct error *err)
+int layers_between(const struct session *session, const char *machine, char **name, bool *raw, struct error *err)
 {
 	struct layer_graph g;
 	int result = graph_load(&g, session, machine, err);
+	const struct layer_node *found = NULL;
 
-	for (size_t i = 0; result == 0 && i < g.count; i++) {
-		const struct layer_node *lower = &g.nodes[i];
-
-		if (lower->needed && !lower->named && !lower->raw && lower->children == 1)
-			result = strv_add(out, lower->name, err);
+	*name = NULL;
+	/* a raw one first: what is merged into the one above it before has to be copied twice */
+	for (size_t i = 0; result == 0 && i < g.count; i++)
+		if (is_between(&g.nodes[i]) && (!found || g.nodes[i].raw))
+			found = &g.nodes[i];
+	if (found) {
+		*raw = found->raw;
+		*name = str_dup(found->name, err);
+		result = *name ? 1 : -1;
 	}
 	graph_free(&g);
 	return result;

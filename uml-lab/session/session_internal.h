@@ -151,7 +151,7 @@ struct live_switch {
  */
 int snapshot_switch(const struct session *session, const struct live_switch *wanted, size_t count,
 		    struct session_snapshot_result *result, struct error *err);
-/* Has the files that layers_between() tells of a machine that runs merged by its disk server; waits for that. */
+/* Has what layers_between() tells of a machine that runs merged by its disk server; waits for that. */
 int snapshot_merge_running(const struct session *session, const char *machine, struct error *err);
 
 /* ---- layers.c: the files of a machine's folder ---- */
@@ -173,15 +173,18 @@ char *layer_path(const struct session *session, const char *machine, const char 
  */
 int layers_repair(struct session *session, struct error *err);
 /*
- * Removes the files of one machine that neither its disks nor any snapshot need, and merges what only one other
- * file needs into that. What cannot be done now (a file in use) is left for the next time. *freed grows by the bytes
+ * Removes the files of one machine that neither its disks nor any snapshot need, and makes one file of one that only one
+ * other needs and that other. What cannot be done now (a file in use) is left for the next time. *freed grows by the bytes
  * freed; may be NULL.
  */
 int layers_tidy(const struct session *session, const char *machine, uint64_t *freed, struct error *err);
 /* What layers_tidy() would remove: paths. */
 int layers_unneeded(const struct session *session, const char *machine, struct strv *out, struct error *err);
-/* The files of a machine that only one other file stands on, and nothing names: what is to be merged. */
-int layers_between(const struct session *session, const char *machine, struct strv *out, struct error *err);
+/*
+ * A file of a machine that only one other file stands on, and nothing names: what is to be merged next, a layer into the file
+ * above it, or, when it is raw, that into it. 1: *name, malloc'ed, and *raw are set. 0: there is none. -1 + err.
+ */
+int layers_between(const struct session *session, const char *machine, char **name, bool *raw, struct error *err);
 
 /* Whether a machine is among the names (NULL or empty: yes). ERROR_NOT_FOUND for names that are no machine. */
 bool session_is_named(const struct strv *names, const char *machine);

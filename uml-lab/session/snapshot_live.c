@@ -151,11 +151,12 @@ int snapshot_switch(const struct session *session, const struct live_switch *wan
 
 /* ---- merging ---- */
 
-static int merge_layer(const struct session *s, const char *machine, const char *file, struct error *err)
+static int merge_layer(const struct session *s, const char *machine, const char *file, bool raw, struct error *err)
 {
 	cleanup_free char *runtime = session_runtime(s->name, machine, err), *path = layer_path(s, machine, file, err);
 	cleanup_close int control = runtime ? machine_connect(runtime, err) : -1;
-	cleanup_free char *text = path ? str_printf(err, "merge %zu %s", layer_disk(file), path) : NULL, *answer = NULL;
+	cleanup_free char *text = path ? str_printf(err, "%s %zu %s", raw ? "fold" : "merge", layer_disk(file), path) : NULL;
+	cleanup_free char *answer = NULL;
 
 	if (control < 0 || !text || machine_request_start(control, MACHINE_REQUEST_DISK, text, err) < 0)
 		return -1;
@@ -165,13 +166,17 @@ static int merge_layer(const struct session *s, const char *machine, const char 
 
 int snapshot_merge_running(const struct session *session, const char *machine, struct error *err)
 {
-	cleanup_strv struct strv between = STRV_INIT;
+	int found = 1;
 
-	if (layers_between(session, machine, &between, err) < 0)
-		return -1;
-	for (size_t i = 0; i < between.count; i++)
-		if (merge_layer(session, machine, between.items[i], err) < 0)
+	while (found > 0) {
+		cleanup_free char *file = NULL;
+		bool raw;
+
+		found = layers_between(session, machine, &file, &raw, err);
+		/* What was merged is needed no more. */
+		if (found > 0 &&
+		    (merge_layer(session, machine, file, raw, err) < 0 || layers_tidy(session, machine, NULL, err) < 0))
 			return -1;
-	/* What was merged is needed no more. */
-	return layers_tidy(session, machine, NULL, err);
+	}
+	return found;
 }
