@@ -219,8 +219,9 @@ void cow_chain_file(const struct cow_chain *chain, size_t index, struct cow_file
 }
 
 /*
- * Has the bitmaps of all files fetched into the processor's cache, all at the same time: what is asked for at random is in none, and
- * one after the other, as the search goes down, the files of a deep chain would each cost a wait for memory.
+ * Has the bitmaps of all files fetched into the processor's cache, all at the same time: what is asked for at
+ * random is in none, and one after the other, as the search goes down, the files of a deep chain would each
+ * cost a wait for memory.
  */
 static void fetch_bitmaps(const struct cow_chain *chain, uint64_t start, uint64_t max)
 {

@@ -3,10 +3,11 @@
  *
  * A kick and an interrupt cost a UML guest more than a small request costs us: system calls, a signal, its handler; and where the
  * host's scheduler has put us on the guest's own CPU, each kick makes it stand aside for us, so that its next request waits for our
- * answer to this one. A guest that keeps many requests in flight does not wait for the first of them. So of such a guest the kick is
- * asked for (event index) when half of what it has in flight is there, and half of it is answered with one interrupt while it is
- * busy with the other half. Whoever waits sleeps, on whichever CPU. Who looks at the queue instead (vring_look.h) deals with each
- * request as it comes, and gathers their answers. A guest with few requests in flight, or large ones, is answered at once.
+ * answer to this one. A guest that keeps many requests in flight does not wait for the first of them. So of
+ * such a guest the kick is asked for (event index) when half of what it has in flight is there, and half of
+ * it is answered with one interrupt while it is busy with the other half. Whoever waits sleeps, on whichever
+ * CPU. Who looks at the queue instead (vring_look.h) deals with each request as it comes, and gathers their
+ * answers. A guest with few requests in flight, or large ones, is answered at once.
  *
  * How many it has in flight does not show while each is answered before the next one comes. So now and then we wait for twice as
  * many as it had, for as long as it would need to ask for them: those that are there then are what it has. The longer that
