@@ -187,6 +187,7 @@ struct link {
 	bool congested;		/* the guest does not read what is queued: those who feed it should wait for changed() */
 	bool super;		/* super-frames pass whole */
 	bool more;		/* frames of the guest's wait for link_receive(): the loop must not sleep */
+	bool look;		/* link_receive() is called again at once: the guest need not tell of new ones */
 };
 
 /* A link without a connection. Counts into *stats. NULL + err. link.c: UML's bess transport. */
@@ -458,16 +459,34 @@ int port_impair(struct port *port, const struct netplug_impair *settings, struct
 /* Sends copies of the frames to the socket from now on; takes it over. 0, or -1 + err. */
 int port_capture(struct port *port, const struct netplug_capture_request *request, int fd, struct error *err);
 void port_stats(const struct port *port, struct netplug_stats *stats);
-/* Around the sleep of the loop, as with slirp_backend_prepare() and …_finish(). */
-int port_prepare(struct port *port);
+/*
+ * How many frames have passed, either way, after which the next is worth looking for: between a guest and the host. Between guests
+ * there are a switch, another plug and another guest, who need the processors more.
+ */
+uint64_t port_moved(const struct port *port);
+/* Around the sleep of the loop, as with slirp_backend_prepare() and …_finish(). look: the loop will not sleep (look.c). */
+int port_prepare(struct port *port, bool look);
 void port_finish(struct port *port);
 /* NULL is fine. */
 void port_free(struct port *port);
+
+/* look.c: whether to sleep */
+
+struct look {
+	uint64_t moved_at;	/* the latest turn with frames: monotonic, ns */
+	unsigned short_sleeps, patience, found;
+	bool on;		/* do not sleep */
+};
+
+void look_init(struct look *look);
+/* A turn of the loop is over, now, in which frames passed or none did; slept: it was free to sleep. */
+void look_turned(struct look *look, bool moved, bool slept, uint64_t now);
 
 /* plug.c: the ports of the process */
 
 struct plug {
 	struct loop *loop;
+	struct look look;
 	struct port *ports[NETPLUG_PORTS_MAX];
 	want_join_fn want_join;	/* for ports added from now on */
 	void *want_join_arg;

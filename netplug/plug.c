@@ -2,7 +2,7 @@
  * The process: its ports around one loop.
  *
  * A turn: each port says how long it may sleep, the loop sleeps and
- * dispatches, each port finishes (slirp.c). While nothing happens
+ * dispatches, each port finishes (slirp.c). While much happens it does not sleep (look.c). While nothing happens
  * and libslirp has nothing to age, the process sleeps without a timeout.
  */
 #include <errno.h>
@@ -34,6 +34,7 @@ int plug_init(struct plug *plug, struct error *err)
 	*plug = (struct plug){ 0 };
 	if (bound_descriptors(err))
 		return -1;
+	look_init(&plug->look);
 	plug->loop = loop_new(err);
 	return plug->loop ? 0 : -1;
 }
@@ -56,12 +57,23 @@ int plug_add_port(struct plug *plug, const struct netplug_port_config *config, s
 	return plug->ports[config->port] ? 0 : -1;
 }
 
+/* Frames that have passed. */
+static uint64_t moved(const struct plug *plug)
+{
+	uint64_t frames = 0;
+
+	for (size_t i = 0; i < NETPLUG_PORTS_MAX; i++)
+		frames += plug->ports[i] ? port_moved(plug->ports[i]) : 0;
+	return frames;
+}
+
 static int turn(struct plug *plug, struct error *err)
 {
+	uint64_t before = moved(plug);
 	int timeout = -1;
 
 	for (size_t i = 0; i < NETPLUG_PORTS_MAX; i++) {
-		int ms = plug->ports[i] ? port_prepare(plug->ports[i]) : -1;
+		int ms = plug->ports[i] ? port_prepare(plug->ports[i], plug->look.on) : -1;
 
 		if (ms >= 0 && (timeout < 0 || ms < timeout))
 			timeout = ms;
@@ -72,6 +84,7 @@ static int turn(struct plug *plug, struct error *err)
 		if (plug->ports[i])
 			port_finish(plug->ports[i]);
 	}
+	look_turned(&plug->look, moved(plug) != before, timeout != 0, loop_now_ns());
 	return 0;
 }
 

@@ -265,11 +265,17 @@ void port_stats(const struct port *port, struct netplug_stats *stats)
 		port->backend->ops->stats(port->backend, stats);
 }
 
-int port_prepare(struct port *port)
+uint64_t port_moved(const struct port *port)
+{
+	return port->config.kind == NETPLUG_KIND_SLIRP ? port->stats.in_frames + port->stats.out_frames : 0;
+}
+
+int port_prepare(struct port *port, bool look)
 {
 	int ms = port->backend->ops->prepare ? port->backend->ops->prepare(port->backend) : -1;
 
-	return port->link->more ? 0 : ms;
+	port->link->look = look;
+	return look || port->link->more ? 0 : ms;
 }
 
 void port_finish(struct port *port)

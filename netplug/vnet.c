@@ -238,12 +238,18 @@ static void receive_frames(struct link *link)
 	size_t bytes = 0, n;
 	unsigned taken = 0;
 
+	if (q && link->look && !v->waiting) {
+		vring_want_kicks(q, false);
+		v->waiting = true;
+	}
 	for (int frames = 0; q && v->waiting && !v->held && frames < TURN_FRAMES && bytes < TURN_BYTES; frames++) {
 		n = take_next(v, q);
 		bytes += n;
 		taken += n > 0;
 		if (n)
 			continue;
+		if (link->look)
+			break;
 		vring_want_kicks(q, true);
 		if (vring_waiting(q))
 			vring_want_kicks(q, false);

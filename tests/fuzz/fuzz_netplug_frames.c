@@ -38,7 +38,7 @@ static struct port *new_port(struct loop *loop, int connection)
 
 static void turn(struct loop *loop, struct port *port)
 {
-	port_prepare(port);
+	port_prepare(port, false);
 	loop_turn(loop, 0, NULL);
 	port_finish(port);
 }

@@ -95,7 +95,7 @@ static void judge(const uint8_t *frame, size_t length)
 
 static void turn(struct loop *loop, struct port *port)
 {
-	port_prepare(port);
+	port_prepare(port, false);
 	loop_turn(loop, 0, NULL);
 	port_finish(port);
 }
