@@ -6,6 +6,7 @@
  * and libslirp has nothing to age, the process sleeps without a timeout.
  */
 #include <errno.h>
+#include <sched.h>
 #include <sys/resource.h>
 
 #include "netplug/netplug_internal.h"
@@ -85,6 +86,8 @@ static int turn(struct plug *plug, struct error *err)
 			port_finish(plug->ports[i]);
 	}
 	look_turned(&plug->look, moved(plug) != before, timeout != 0, loop_now_ns());
+	if (plug->look.on && moved(plug) == before)
+		sched_yield();	/* to a guest, or the server it talks to, that waits for this processor */
 	return 0;
 }
 

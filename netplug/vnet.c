@@ -24,6 +24,7 @@
 
 #include "netplug/vnet_internal.h"
 #include "uml-lab/base/log.h"
+#include "uml-lab/base/vhost_recall.h"
 
 #define TURN_BYTES (512 * 1024)		/* taken from the guest in one turn */
 #define TURN_FRAMES 256
@@ -231,6 +232,28 @@ static void note_taken(struct vnet *v, struct vring_queue *q, unsigned frames, s
 		loop_arm_timer(v->lazy, LAZY_MS);
 }
 
+/* While the loop does not sleep, neither kicks are wanted nor the clock for lost interrupts. */
+static void look(struct vnet *v, struct vring_queue *q)
+{
+	if (!v->u)
+		return;
+	if (v->looking != v->link.look) {
+		v->looking = v->link.look;
+		v->recalled_at = loop_now_ns();
+		vhost_user_look(v->u, v->looking);
+	}
+	if (!v->looking)
+		return;
+	if (q && !v->waiting) {
+		vring_want_kicks(q, false);
+		v->waiting = true;
+	}
+	if (loop_now_ns() - v->recalled_at >= RECALL_FIRST_NS) {
+		v->recalled_at = loop_now_ns();
+		vhost_user_call_again(v->u, NULL);	/* one that is gone is found by its messages' reader */
+	}
+}
+
 static void receive_frames(struct link *link)
 {
 	struct vnet *v = (struct vnet *)link;
@@ -238,10 +261,7 @@ static void receive_frames(struct link *link)
 	size_t bytes = 0, n;
 	unsigned taken = 0;
 
-	if (q && link->look && !v->waiting) {
-		vring_want_kicks(q, false);
-		v->waiting = true;
-	}
+	look(v, q);
 	for (int frames = 0; q && v->waiting && !v->held && frames < TURN_FRAMES && bytes < TURN_BYTES; frames++) {
 		n = take_next(v, q);
 		bytes += n;
@@ -287,7 +307,7 @@ static void disconnect(struct vnet *v)
 	v->untold = 0;
 	vhost_user_free(v->u);
 	v->u = NULL;
-	v->waiting = v->bad = v->link.more = false;
+	v->waiting = v->bad = v->link.more = v->looking = false;
 	v->link.stats->out_dropped += frame_queue_clear(&v->out);
 	link_set_congested(&v->link, false);
 }

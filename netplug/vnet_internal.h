@@ -50,6 +50,8 @@ struct vnet {
 	bool trusted;			/* checksums of what goes to the guest are right */
 	bool held;
 	bool waiting;			/* frames of the guest's may be there: kicks are not wanted meanwhile */
+	bool looking;			/* as link.look when it was seen last */
+	uint64_t recalled_at;		/* when it was last seen to that the guest had its interrupts: monotonic, ns */
 	struct loop_timer *lazy;	/* to tell the guest of frames that were taken: … */
 	unsigned untold;		/* … so many */
 	bool bad;			/* the guest's buffers can't be used: its connection is to be ended */

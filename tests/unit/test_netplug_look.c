@@ -49,6 +49,7 @@ static void test_learns(void)
 	int patience = 4;
 
 	look_init(&l);
+	l.moved_at = now;
 	for (int i = 0; i < 10; i++) {
 		CU_ASSERT_EQUAL(turns_until_on(&l, &now, 60 * US), patience);
 		look_in_vain(&l, &now);
