@@ -3,8 +3,9 @@
  *
  * It sleeps in poll() on four descriptors: the listening socket while there is
  * no guest, the guest's connection, its queue's kick, and `wake`. Nothing else
- * wakes it; there is one timer, which runs out once after a guest's last request: then it lets go of the guest's memory, whose
- * pages would count as ours as long as they are mapped here. The next request maps what it needs again.
+ * wakes it but two timers. One runs out once after a guest's last request: then it lets go of the guest's memory, whose
+ * pages would count as ours as long as they are mapped here. The next request maps what it needs again. The other ends a sleep for
+ * which the guest was to ask for several things and did not in time (vring_gather.h).
  *
  * While a guest asks its next question soon after each answer, the thread looks at the queue before it sleeps (vring_look.h).
  *
