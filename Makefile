@@ -167,6 +167,12 @@ USER_PROGRAMS := uml-lab uml-cow
 man_path = $(SHARE)/man/man$(subst .,,$(suffix $(1)))/$(notdir $(1))
 COMPLETIONS := $(SHARE)/bash-completion/completions
 
+# What uninstall leaves empty goes, innermost first; the folders of a system's own /usr/local are not ours.
+INSTALLED_FOLDERS := $(sort $(dir $(foreach m,$(MANPAGES),$(call man_path,$(m))))) $(COMPLETIONS) $(SHARE)/bash-completion
+ifneq ($(DESTDIR)$(PREFIX),/usr/local)
+INSTALLED_FOLDERS += $(SHARE)/man $(SHARE) $(dir $(LIBEXEC)) $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)
+endif
+
 .PHONY: install uninstall
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(LIBEXEC) $(COMPLETIONS)
@@ -181,7 +187,10 @@ uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(USER_PROGRAMS)) $(COMPLETIONS)/uml-lab
 	rm -f $(foreach m,$(MANPAGES),$(call man_path,$(m)))
 	rm -rf $(LIBEXEC)
-	@rmdir $(sort $(dir $(foreach m,$(MANPAGES),$(call man_path,$(m))))) $(COMPLETIONS) 2>/dev/null || true
+	@for folder in $(INSTALLED_FOLDERS); do rmdir "$$folder" 2>/dev/null || true; done
+ifneq ($(DESTDIR),)
+	@cd $(DESTDIR) && rmdir -p --ignore-fail-on-non-empty .$(PREFIX) 2>/dev/null || true
+endif
 
 # ---- the rest ----
 

@@ -1,5 +1,5 @@
 # The sources as `make lint` looks them over, without its build (CI has one with -Werror).
-# timeout: 300
+# timeout: 600
 # shellcheck shell=bash source=tests/cases/lib.sh
 . tests/cases/lib.sh
 need shellcheck cppcheck man perl
