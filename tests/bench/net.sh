@@ -7,6 +7,8 @@
 # The same guest (busybox in an initramfs) on the same kernel for all of one table, and the same program at both ends
 # (netplug-blast.c), which checks the bytes. Contenders take turns, so that drift hits all; medians. Each has the MTU that is best
 # for it, which stands beside its name: on a vde_switch nobody has more than 1500.
+# On a host with autogroups (/proc/sys/kernel/sched_autogroup_enabled) what others run takes its share even if it is SCHED_IDLE, since
+# that holds within a session only; figures are then worth something under `chrt -r 10` alone.
 set -eu
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 for c in uml-netplug linux.uml vde_switch busybox gcc python3; do
