@@ -25,7 +25,7 @@ struct source {
 	int64_t counted_ms; /* when, loop_now_ms() */
 	uint64_t used;	    /* bytes its files take */
 	bool told_gone;
-	int64_t looked_ms;  /* when a source that is gone was looked for last */
+	int64_t looked_ms;  /* when it was looked for at its path last */
 };
 
 struct handle;
@@ -175,7 +175,8 @@ int source_resolve(struct source *s, const char *path, int flags);
 bool source_hides(const struct source *s, const char *name);
 /*
  * What opening the root gave, a descriptor or -errno: notices that the folder is gone (removed:
- * it has no link any more), or back. Returns it, or the error to give instead.
+ * it has no link any more; or moved: its path does not lead there), or back. Returns it, or the error to give
+ * instead.
  */
 int source_alive(struct hostfs *fs, struct source *s, int fd);
 

@@ -14,6 +14,7 @@
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -23,8 +24,8 @@
 #include "uml-lab/base/log.h"
 #include "uml-lab/base/loop.h"
 
-#define RETRIES	   16	/* of a walk that a rename on the host disturbed */
-#define LOOK_MS	   1000 /* how often a source that is gone is looked for, at most */
+#define RETRIES    16   /* of a walk that a rename on the host disturbed */
+#define LOOK_MS    1000 /* how often a source is looked for at its path, at most */
 #define PROBE_NAME "user.virtfs.probe"
 
 /* Whether user.* attributes work there. Reading one that is missing tells, without writing anything. */
@@ -165,7 +166,8 @@ static void tell(struct hostfs *fs, struct source *s, enum hostfs_note note, con
 		fs->note(fs->note_arg, s->share->name, note, text);
 }
 
-/* Landlock has let this process into the folder that was there at the start, not into another of the same name. */
+/* Landlock has let this process into the folder that was there at the start, not into another of the same
+ * name. */
 static bool may_enter(const struct source *s)
 {
 	cleanup_close int fd = openat(s->root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -199,12 +201,28 @@ static void look_again(struct hostfs *fs, struct source *s)
 	tell(fs, s, HOSTFS_BACK, "its folder is there again");
 }
 
+/*
+ * Whether the path leads elsewhere now: who moves a new folder there means its files, as whoever opens them
+ * by their names on the host.
+ */
+static bool is_moved(struct source *s, const struct stat *root)
+{
+	struct stat now;
+
+	if (loop_now_ms() - s->looked_ms < LOOK_MS)
+		return false;
+	s->looked_ms = loop_now_ms();
+	if (stat(s->share->path, &now) < 0)
+		return errno == ENOENT || errno == ENOTDIR;
+	return now.st_dev != root->st_dev || now.st_ino != root->st_ino;
+}
+
 int source_alive(struct hostfs *fs, struct source *s, int fd)
 {
 	struct stat st;
 	char text[300];
 
-	if (fd >= 0 && !s->told_gone && fstat(fd, &st) == 0 && st.st_nlink > 0)
+	if (fd >= 0 && !s->told_gone && fstat(fd, &st) == 0 && st.st_nlink > 0 && !is_moved(s, &st))
 		return fd;
 	if (fd >= 0)
 		close(fd);
@@ -213,6 +231,7 @@ int source_alive(struct hostfs *fs, struct source *s, int fd)
 	if (!s->told_gone) {
 		snprintf(text, sizeof(text), "its folder %.200s is gone", s->share->path);
 		tell(fs, s, HOSTFS_GONE, text);
+		s->looked_ms = 0;
 	}
 	look_again(fs, s);
 	return -ESTALE;

@@ -138,6 +138,17 @@ try_source() {
 	same "$(cat "$T/work/g")" again
 	expect 0 uml-lab status sh
 	says_not "share work"
+	# An instructor's way to put a new version there at once.
+	mkdir "$T/next"
+	echo next >"$T/next/f"
+	mv "$T/work" "$T/away"
+	mv "$T/next" "$T/work"
+	wait_until 20 uml-lab exec --timeout 5s sh -- grep -q next /mnt/work/f
+	guest 0 'echo more >/mnt/work/g'
+	same "$(cat "$T/work/g")" more
+	same "$(cat "$T/away/g")" again
+	expect 0 uml-lab status sh
+	says_not "share work"
 }
 
 for kernel in $(kernels); do
