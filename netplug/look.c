@@ -1,14 +1,15 @@
 /*
  * Looking for a while before sleeping.
  *
- * One TCP flow through libslirp has at most 64 KiB under way (slirp.c), so what counts is the time from a guest's frame to the answer
- * and back; and in it a wake-up costs more than the work that it is for: the guest's system call to kick us, on a host of virtual
- * processors an interrupt from one to the other, then the switch to us. So while frames come one soon after the other, the plug
- * turns without sleeping, and guests need not kick.
+ * One TCP flow through libslirp has at most 64 KiB under way (slirp.c), so what counts is the time from a
+ * guest's frame to the answer and back; and in it a wake-up costs more than the work that it is for: the
+ * guest's system call to kick us, on a host of virtual processors an interrupt from one to the other, then
+ * the switch to us. So while frames come one soon after the other, the plug turns without sleeping, and
+ * guests need not kick.
  *
- * It learns what that is worth as vring_look.c does: some sleeps in a row that were short turn looking on, one look in vain turns it
- * off and makes that "some" twice as many. On a busy host looks are in vain, since those we look for do not run. An idle plug
- * sleeps LOOK_NS after its last frame, and then for good.
+ * It learns what that is worth as vring_look.c does: some sleeps in a row that were short turn looking on,
+ * one look in vain turns it off and makes that "some" twice as many. On a busy host looks are in vain, since
+ * those we look for do not run. An idle plug sleeps LOOK_NS after its last frame, and then for good.
  */
 #include "netplug/netplug_internal.h"
 
