@@ -60,6 +60,23 @@ expect 0 uml-lab snapshot remove extra three
 same "$(files)" 1 "files without a snapshot"
 whole
 
+# The verb killed, the server still at it: who wants a snapshot then waits for that, before the guest stands still.
+expect 0 uml-lab snapshot create extra busy
+fill f 12
+uml-lab snapshot remove extra busy >"$T/busy" 2>&1 &
+victim=$!
+wait_until 10 grep -qs uml-lab "/proc/$victim/comm"
+sleep 0.2
+kill -KILL $victim
+wait $victim
+expect 0 uml-lab snapshot create extra next
+whole
+run uml-lab snapshot remove extra busy
+expect 0 uml-lab snapshot remove extra next
+same "$(files)" 1 "files without a snapshot"
+on 'rm -f /mnt/f*'
+whole
+
 # Killed in the middle: the machine ends, its disk holds all that was synced, and the next start completes it. Whether the moment is
 # met depends on whose turn it is on the host: so several tries.
 cut=0

@@ -80,6 +80,14 @@ static struct disk_request *new_request(enum cow_serve_type type, size_t disk, c
 	return request;
 }
 
+bool disk_is_worked_on(const struct supervisor *sv)
+{
+	for (const struct disk_request *r = sv->disk.requests; r; r = r->next)
+		if (r->type != COW_SERVE_GET_STATS)
+			return true;
+	return false;
+}
+
 bool disk_is_out(const struct supervisor *sv, size_t disk)
 {
 	return sv->disk.out >> disk & 1;
@@ -138,6 +146,7 @@ static void take_answer(struct supervisor *sv, const struct cow_serve_message *m
 		note_done(&sv->disk, request);
 	request->fn(request->arg, message, failed ? &failure : NULL);
 	free_request(request);
+	disk_ask_again(sv);
 }
 
 static void fail_requests(struct disk_server *disk)
@@ -218,6 +227,7 @@ static void forget(struct supervisor *sv)
 	drop_words(disk);
 	disk->id = (struct process_id){0};
 	fail_requests(disk);
+	disk_ask_again(sv);
 }
 
 /* Reaps it if it has ended. true: it had, and err says how. */

@@ -21,6 +21,11 @@ struct asking {
 	uint64_t client;
 };
 
+struct disk_wait {
+	struct disk_wait *next;
+	uint64_t client;
+};
+
 static void on_answer(void *arg, const struct cow_serve_message *answer, const struct error *failure)
 {
 	cleanup_free struct asking *asking = arg;
@@ -83,13 +88,46 @@ static const char *objection(struct supervisor *sv, struct client *client, enum 
 	return NULL;
 }
 
-/* What is asked before anything is frozen: each disk is part of a snapshot. */
+/*
+ * What is asked before anything is frozen: each disk is part of a snapshot, and none is worked on. Who asked for
+ * that work may have been killed, and nobody else knows of it; what stands still must not wait for it.
+ */
 static void answer_whole(struct supervisor *sv, struct client *client)
 {
-	if (sv->disk.out)
+	struct disk_wait *wait;
+
+	if (sv->disk.out) {
 		client_answer_failure(client, ERROR_STATE, "a disk is out of it; it has to be in for that: uml-lab disk");
-	else
+		return;
+	}
+	if (!disk_is_worked_on(sv)) {
 		client_answer_done(client);
+		return;
+	}
+	wait = malloc(sizeof(*wait));
+	if (!wait) {
+		client_answer_failure(client, ERROR_FAILED, "out of memory");
+		return;
+	}
+	*wait = (struct disk_wait){sv->disk.waits, client_number(client)};
+	sv->disk.waits = wait;
+}
+
+void disk_ask_again(struct supervisor *sv)
+{
+	struct disk_wait *waits = sv->disk.waits;
+
+	if (disk_is_worked_on(sv))
+		return;
+	sv->disk.waits = NULL;
+	while (waits) {
+		cleanup_free struct disk_wait *wait = waits;
+		struct client *client = control_client(sv, wait->client);
+
+		waits = wait->next;
+		if (client)
+			answer_whole(sv, client);
+	}
 }
 
 void disk_ask(struct supervisor *sv, struct client *client, const char *text)

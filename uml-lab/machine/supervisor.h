@@ -180,6 +180,7 @@ struct disk_server {
 	struct strv paths;		/* the disks' top files now: snapshots change them */
 	uint64_t out;			/* a bit for each disk that is not in the machine now */
 	struct disk_request *requests;	/* sent and not yet answered */
+	struct disk_wait *waits;	/* clients that wait until no disk is worked on */
 	uint32_t sequence;
 };
 
@@ -405,8 +406,13 @@ bool still_holds_for(const struct supervisor *sv, const struct client *client);
 
 /* Whether the machine's disk is not in it now: ejected, or with ejected: true in the lab. */
 bool disk_is_out(const struct supervisor *sv, size_t disk);
+/* disk.c: whether the server does something to a disk that takes its time: takes in a layer, or the like. */
+bool disk_is_worked_on(const struct supervisor *sv);
+
 /* disk_ask.c: a FRAME_DISK (protocol.h) of a client, which is answered now or later. */
 void disk_ask(struct supervisor *sv, struct client *client, const char *text);
+/* A request was answered: who waited for the last one is told. */
+void disk_ask_again(struct supervisor *sv);
 
 /*
  * disk.c. disk_start() starts the server unless it runs, and the kernel when the server is ready: at once, or later from the

@@ -16,6 +16,7 @@
 #include "uml-lab/machine/client.h"
 #include "uml-lab/session/session_internal.h"
 
+#define WHOLE_MS  60000 /* for what is done to disks already */
 #define FREEZE_MS 10000
 #define SWITCH_MS 10000
 #define THAW_MS   10000
@@ -41,14 +42,20 @@ static void live_free(struct live *l)
 	free(l->machines);
 }
 
-/* An extra disk that is out (uml-lab disk) could not be part of it. */
+/*
+ * An extra disk that is out (uml-lab disk) could not be part of it, and one that is worked on would let the guest
+ * stand still for long.
+ */
 static int has_its_disks(const struct live_machine *m, struct error *err)
 {
 	cleanup_free char *answer = NULL;
 
 	if (machine_request_start(m->control, MACHINE_REQUEST_DISK, "whole", err) < 0)
 		return -1;
-	answer = machine_request_finish(m->control, FREEZE_MS, err);
+	answer = machine_request_finish(m->control, WHOLE_MS, err);
+	if (!answer && err && err->kind == ERROR_TIMEOUT)
+		return error_set(err, ERROR_TIMEOUT,
+				 "machine %s: its disks still take in what an earlier snapshot held; try again later", m->name);
 	return answer ? 0 : error_prefix(err, "machine %s", m->name);
 }
 
