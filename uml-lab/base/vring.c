@@ -111,17 +111,6 @@ unsigned vring_waiting(const struct vring_queue *q)
 	return q->usable ? (uint16_t)(load16(&q->avail->idx) - q->next_avail) : 0;
 }
 
-unsigned vring_in_flight(const struct vring_queue *q)
-{
-	uint16_t n;
-
-	if (!q->usable || !q->event_idx)
-		return vring_waiting(q);
-	/* Linux says there how far it has seen them, and 0 where it wants no interrupts */
-	n = (uint16_t)(load16(&q->avail->idx) - load16(used_event(q)));
-	return n <= q->size ? n : vring_waiting(q);
-}
-
 /* Whether a range can only be the guest's page of zeroes: see above. */
 static bool is_zeroes(struct vring_queue *q, uint64_t at, uint64_t length)
 {

@@ -102,12 +102,6 @@ int vring_again(struct vring_queue *q, uint16_t head, struct vring_chain *chain,
 /* How many requests wait, without taking one. */
 unsigned vring_waiting(const struct vring_queue *q);
 
-/*
- * How many requests the guest has made of which it has not seen the answer, told of it or not. Its own word, good for guesses
- * alone; what waits where it does not say (no event index).
- */
-unsigned vring_in_flight(const struct vring_queue *q);
-
 /* Gives a request back, of which `written` bytes were filled. The guest is told by vring_wants_call(). */
 void vring_push(struct vring_queue *q, uint16_t head, uint32_t written);
 
