@@ -47,6 +47,8 @@ try_offload() { # KERNEL
 	END
 	rm -rf "$HOME/.local/state"
 	up "$T/labs/offload"
+	# the lab file's IPv6 addresses are good at once, not after a second of looking for duplicates
+	expect 0 in_guest a 'ping -6 -c 1 -W 10 fd00:6::2'
 	for m in a b; do
 		expect 0 in_guest $m 'readlink /sys/class/net/eth0/device/driver'
 		says virtio_net

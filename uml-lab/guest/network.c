@@ -173,6 +173,11 @@ static size_t address_size(const struct config_address *a)
 	return a->family == AF_INET ? 4 : 16;
 }
 
+/*
+ * An IPv6 address is good at once, as container engines have it too: for the second or two that it takes to look for a
+ * duplicate, the kernel would send from another interface's address (RFC 6724 leaves it no other), to which no answer finds back,
+ * and a connection begun then hangs for minutes.
+ */
 static int add_address(int nl, int index, const struct config_address *a)
 {
 	struct request r;
@@ -182,6 +187,8 @@ static int add_address(int nl, int index, const struct config_address *a)
 	m->ifa_family = a->family;
 	m->ifa_prefixlen = a->prefix;
 	m->ifa_index = index;
+	if (a->family == AF_INET6)
+		m->ifa_flags = IFA_F_NODAD;
 	request_attribute(&r, IFA_LOCAL, a->bytes, address_size(a));
 	request_attribute(&r, IFA_ADDRESS, a->bytes, address_size(a));
 	if (a->family == AF_INET && a->prefix < 31) {
