@@ -262,8 +262,14 @@ char *child_describe_status(int status, char *buf, size_t size)
 	return buf;
 }
 
-/* State letter and start time of a process from /proc/PID/stat (proc(5)). 0 or -1 with errno. */
-static int read_stat(pid_t pid, char *state, uint64_t *start)
+struct stat_fields {
+	char state;
+	unsigned long long start;
+	int cpu;
+};
+
+/* Fields 3, 22 and 39 of /proc/PID/stat (proc(5)). 0 or -1 with errno. */
+static int read_stat(pid_t pid, struct stat_fields *fields)
 {
 	char path[32], text[1024], *after;
 	cleanup_close int fd = -1;
@@ -281,33 +287,37 @@ static int read_stat(pid_t pid, char *state, uint64_t *start)
 	text[got] = '\0';
 	/* The name, in parentheses, may hold anything: the fields start after the last ')'. */
 	after = strrchr(text, ')');
-	unsigned long long ticks;
-
-	if (!after || sscanf(after + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
-			     state, &ticks) != 2) {
+	if (!after || sscanf(after + 1,
+			     " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu"
+			     " %*u %*d %*u %*u %*u %*u %*u %*u %*u %*u %*u %*u %*u %*u %*u %*d %d",
+			     &fields->state, &fields->start, &fields->cpu) != 3) {
 		errno = EINVAL;
 		return -1;
 	}
-	*start = ticks;
 	return 0;
 }
 
 int process_identify(pid_t pid, struct process_id *id)
 {
-	char state;
-	uint64_t start;
+	struct stat_fields fields;
 
-	if (pid <= 0 || read_stat(pid, &state, &start) < 0)
+	if (pid <= 0 || read_stat(pid, &fields) < 0)
 		return -1;
-	*id = (struct process_id){pid, start};
+	*id = (struct process_id){pid, fields.start};
 	return 0;
 }
 
 bool process_alive(const struct process_id *id)
 {
-	char state;
-	uint64_t start;
+	struct stat_fields fields;
 
-	return id->pid > 0 && read_stat(id->pid, &state, &start) == 0 && start == id->start && state != 'Z' &&
-	       state != 'X';
+	return id->pid > 0 && read_stat(id->pid, &fields) == 0 && fields.start == id->start && fields.state != 'Z' &&
+	       fields.state != 'X';
+}
+
+int process_last_cpu(pid_t pid)
+{
+	struct stat_fields fields;
+
+	return read_stat(pid, &fields) < 0 ? -1 : fields.cpu;
 }

@@ -70,5 +70,7 @@ struct process_id {
 int process_identify(pid_t pid, struct process_id *id);
 /* Whether that very process still runs (a zombie does not). */
 bool process_alive(const struct process_id *id);
+/* The processor on which a process's main thread runs, or ran last. -1 with errno: there is no such process. */
+int process_last_cpu(pid_t pid);
 
 #endif

@@ -17,6 +17,8 @@ static const char tail[] =
 	".TP\n\\fBUML_LAB_KERNEL\\fR, \\fBUML_LAB_KERNELS\\fR\nthe kernel that \\fBkernel: auto\\fR means; a folder with more "
 	"kernels\n"
 	".TP\n\\fBUML_LAB_SANDBOX\\fR\n\\fBprocess-group\\fR: do without user namespaces\n"
+	".TP\n\\fBUML_LAB_PLACEMENT\\fR\n\\fBnone\\fR: leave each guest's processes to the host's scheduler, rather than keep them "
+	"together on one processor\n"
 	".TP\n\\fBNO_COLOR\\fR\nno colours\n"
 	".SH FILES\n"
 	".TP\n$XDG_STATE_HOME/uml-lab/sessions/\\fINAME\\fR/\n"

@@ -98,6 +98,7 @@ void launch_cleanup(struct supervisor *sv)
 
 	loop_remove_fd(sv->sandbox_source);
 	sv->sandbox_source = NULL;
+	placement_end(sv);
 	sandbox_kill(&sv->sandbox);
 	cgroup_remove(&sv->group);
 	if (note)
@@ -274,6 +275,7 @@ int launch_kernel(struct supervisor *sv, struct error *err)
 	}
 	log_info("kernel %s runs as process %d, sandbox: %s", sv->spec->kernel.release,
 		 sv->sandbox.kernel.pid, sv->walls);
+	placement_begin(sv);
 	boot_begin(sv);
 	supervisor_set_state(sv, MACHINE_BOOTING, "");
 	return 0;

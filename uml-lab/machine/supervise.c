@@ -252,6 +252,10 @@ static void on_signal(void *arg, int signo)
 {
 	struct supervisor *sv = arg;
 
+	if (signo == PLACEMENT_SIGNAL) {
+		placement_signal(sv);
+		return;
+	}
 	log_info("got SIG%s", sigabbrev_np(signo) ?: "?");
 	supervisor_stop(sv, sv->stopping, STOP_TIMEOUT_MS);
 }
@@ -404,14 +408,14 @@ static int check(struct supervisor *sv, struct error *err)
 /* What needs the loop, and the control socket: that first, so that nobody else starts, and all can watch. */
 static int open_all(struct supervisor *sv, struct error *err)
 {
-	static const int signals[] = {SIGTERM, SIGINT, SIGHUP, 0};
+	static const int signals[] = {SIGTERM, SIGINT, SIGHUP, PLACEMENT_SIGNAL, 0};
 
 	sv->loop = loop_new(err);
 	if (!sv->loop || loop_add_signals(sv->loop, signals, on_signal, sv, err) < 0)
 		return -1;
 	sv->stop_timer = loop_add_timer(sv->loop, -1, on_stop_timer, sv, err);
 	sv->restart_timer = loop_add_timer(sv->loop, -1, on_restart_timer, sv, err);
-	if (!sv->stop_timer || !sv->restart_timer || boot_init(sv, err) < 0 || console_open(sv, err) < 0)
+	if (!sv->stop_timer || !sv->restart_timer || boot_init(sv, err) < 0 || placement_open(sv, err) < 0 || console_open(sv, err) < 0)
 		return -1;
 	return control_open(sv, err) < 0 || status_open(sv, err) < 0 || mconsole_open(sv, err) < 0 ? -1 : deadline_open(sv, err);
 }

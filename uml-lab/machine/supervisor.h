@@ -24,6 +24,7 @@
 #ifndef UML_LAB_MACHINE_SUPERVISOR_H
 #define UML_LAB_MACHINE_SUPERVISOR_H
 
+#include <sched.h>
 #include <sys/types.h>
 
 #include "netplug/control.h"
@@ -213,6 +214,27 @@ struct still {
 	struct loop_timer *timer;	/* for the agent's answer */
 };
 
+/* The guest's processes on one processor: placement.c. */
+#define PLACEMENT_LOOKED_AT 128 /* so many of its processes */
+#define PLACEMENT_SIGNAL SIGALRM
+
+struct placement_times {
+	pid_t pid;
+	uint64_t ran_ns, waited_ns;	/* on a processor, for one */
+};
+
+struct placement {
+	enum { PLACEMENT_NONE, PLACEMENT_ASLEEP, PLACEMENT_LOOKING, PLACEMENT_FREE } step;
+	pid_t kernel;
+	cpu_set_t allowed;		/* to us, so to the guest */
+	timer_t clock;			/* of the kernel's processor time, but with PLACEMENT_NONE */
+	struct loop_timer *timer;
+	struct placement_times times[PLACEMENT_LOOKED_AT];
+	size_t count;
+	uint64_t began_ns;		/* the look */
+	int64_t moved_ms, pause_ms;	/* when it was, and until it may be again */
+};
+
 struct mconsole {
 	int notify;			/* receives UML's notifications */
 	struct loop_fd *source;
@@ -265,6 +287,7 @@ struct supervisor {
 	struct shares shares;
 	struct mconsole mconsole;
 	struct still still;
+	struct placement placement;
 };
 
 /* supervise.c */
@@ -429,6 +452,13 @@ void disk_close(struct supervisor *sv);
  */
 int disk_request(struct supervisor *sv, enum cow_serve_type type, size_t disk, const char *path, disk_answer_fn fn, void *arg,
 		 struct error *err);
+
+/* placement.c: for each start of a kernel. Where it can't be done, the host's scheduler places the guest's processes. */
+int placement_open(struct supervisor *sv, struct error *err);
+void placement_begin(struct supervisor *sv);
+/* PLACEMENT_SIGNAL came. */
+void placement_signal(struct supervisor *sv);
+void placement_end(struct supervisor *sv);
 
 /* deadline.c: needs the console. */
 int deadline_open(struct supervisor *sv, struct error *err);

@@ -1,0 +1,48 @@
+# A guest's processes stay together on one of the host's processors, move when somebody else works there, and nothing else is bound.
+# timeout: 120
+. tests/cases/lib.sh
+need taskset
+
+lab placed <<-END
+	lab: placed
+	base: tiny
+	machines: {m: {interfaces: [{slirp: true}]}}
+END
+in_guest() { timeout -k 5 60 uml-lab exec placed/m -- sh -c "$1"; }
+allowed() { sed -n 's/^Cpus_allowed_list:\t//p' "/proc/$1/status" 2>/dev/null; }
+all=$(allowed self)
+pid_of() { json "$T/out" "d['machines'][0]['$1']"; }
+# guest_allowed KERNEL: where its processes and threads may run, each once
+guest_allowed() { for p in $(ls "/proc/$1/task") $(cat "/proc/$1/task/$1/children"); do allowed "$p"; done | sort -u; }
+
+up "$T/labs/placed"
+expect 0 uml-lab status --json placed
+kernel=$(pid_of kernel_pid)
+if [ "$(nproc)" = 1 ]; then
+	same "$(guest_allowed "$kernel")" "$all"
+else
+	place=$(guest_allowed "$kernel")
+	[[ $place =~ ^[0-9]+$ ]] || fail "the guest's processes may run on: $place"
+	# programs that begin later, too
+	in_guest 'sleep 100 & sleep 100 & sleep 100 & wait' &
+	several() { [ "$(wc -w <"/proc/$kernel/task/$kernel/children")" -ge 5 ]; }
+	wait_until 15 several
+	same "$(guest_allowed "$kernel")" "$place"
+	for p in supervisor_pid plug_pid disk_pid; do same "$(allowed "$(pid_of $p)")" "$all"; done
+
+	# Somebody who computes without end on its processor: it goes elsewhere, all of it.
+	in_guest 'while :; do /bin/busybox true; done' &
+	while :; do taskset -cp "$place" $BASHPID >/dev/null; while :; do :; done; done &
+	hog=$!
+	moved() { [ "$(guest_allowed "$kernel" | tr '\n' ' ')" != "$place " ] && [[ $(guest_allowed "$kernel") =~ ^[0-9]+$ ]]; }
+	wait_until 40 moved
+	kill "$hog"
+	wait "$hog" 2>/dev/null || true
+fi
+expect 0 uml-lab down placed
+
+UML_LAB_PLACEMENT=none up "$T/labs/placed"
+expect 0 uml-lab status --json placed
+same "$(guest_allowed "$(pid_of kernel_pid)")" "$all"
+expect 0 uml-lab down placed
+wait
