@@ -6,6 +6,7 @@ all processes that take part is read: guests, what is between them, and the serv
 import glob, os, shutil, signal, socket, statistics, subprocess, sys, time
 
 FOLDER, ROUNDS, MS, KERNELS = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+PLACED = os.environ.get("PLACED", "yes")
 BOOT_SECONDS = 40  # until the end of everything a guest does, besides the measurements
 TICK = os.sysconf("SC_CLK_TCK")
 MEASURES = [("out", "send", 1), ("in", "recv", 1), ("out 4", "send", 4), ("in 4", "recv", 4), ("small", "small", 0)]
@@ -89,7 +90,7 @@ class Contest:
     """What one boot needs: everything started here ends with it."""
 
     def __init__(self, kernel, port):
-        self.kernel, self.port, self.children = kernel, port, []
+        self.kernel, self.port, self.children, self.guests = kernel, port, [], 0
 
     def start(self, *command, **more):
         more = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | more
@@ -117,7 +118,11 @@ class Contest:
         return path
 
     def guest(self, network, **settings):
-        return self.start(self.kernel, "mem=128M", f"initrd={FOLDER}/cpio", "root=/dev/ram0", "rdinit=/init", f"uml_dir={FOLDER}/uml/",
+        """Kept on one processor, as uml-lab keeps each guest (machine/placement.c); the second one on another, if there is one."""
+        cpus = sorted(os.sched_getaffinity(0))
+        placed = [] if PLACED == "no" else ["taskset", "-c", str(cpus[self.guests % len(cpus)])]
+        self.guests += 1
+        return self.start(*placed, self.kernel, "mem=128M", f"initrd={FOLDER}/cpio", "root=/dev/ram0", "rdinit=/init", f"uml_dir={FOLDER}/uml/",
                           network, f"PORT={self.port}", *(f"{k}={v}" for k, v in settings.items()), "con0=fd:0,fd:1", "con=null",
                           "ssl=null", "quiet", "noreboot", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
 
@@ -260,6 +265,9 @@ def tables():
         (f"uml-netplug bess {SLIRP_MTU}", host_netplug, True),
         (f"slirp4netns bess {SLIRP_MTU}", host_slirp4netns, shutil.which("slirp4netns")),
         (f"passt vhost-user {PASST_MTU}", host_passt, passt())]
+    yield "guest and host", "6.12", [
+        (f"uml-netplug vhost-user {VIRTIO_MTU}", host_netplug_vhost, True),
+        (f"slirp4netns bess {SLIRP_MTU}", host_slirp4netns, shutil.which("slirp4netns"))]
     yield "guest and guest", "6.1", [
         ("uml-netplug vhost-user 1500", guests_netplug_vhost, True),
         ("uml-netplug bess 1500", guests_netplug, True),

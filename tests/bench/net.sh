@@ -3,6 +3,7 @@
 #
 #   tests/bench/net.sh [ROUNDS] [MS]     PATH must have uml-netplug; ROUNDS: 3; MS: how long each flow sends, 1200
 #   ONLY=vhost tests/bench/net.sh        contenders whose name has this in it
+#   PLACED=no tests/bench/net.sh         guests are left to the host's scheduler, all of them, rather than kept on a processor each
 #
 # The same guest (busybox in an initramfs) on the same kernel for all of one table, and the same program at both ends
 # (netplug-blast.c), which checks the bytes. Contenders take turns, so that drift hits all; medians. Each has the MTU that is best

@@ -415,7 +415,8 @@ static int open_all(struct supervisor *sv, struct error *err)
 		return -1;
 	sv->stop_timer = loop_add_timer(sv->loop, -1, on_stop_timer, sv, err);
 	sv->restart_timer = loop_add_timer(sv->loop, -1, on_restart_timer, sv, err);
-	if (!sv->stop_timer || !sv->restart_timer || boot_init(sv, err) < 0 || placement_open(sv, err) < 0 || console_open(sv, err) < 0)
+	if (!sv->stop_timer || !sv->restart_timer || boot_init(sv, err) < 0 || placement_open(sv, err) < 0 ||
+	    console_open(sv, err) < 0)
 		return -1;
 	return control_open(sv, err) < 0 || status_open(sv, err) < 0 || mconsole_open(sv, err) < 0 ? -1 : deadline_open(sv, err);
 }
