@@ -13,6 +13,7 @@
 #
 #   DISK_ROUNDS=5  DISK_KERNELS="7.2 6.1"  DISK_MIB=512  DISK_BACKENDS="ubd serve-1"
 #   DISK_ONLY=read-4k-random,write-1m   these measurements alone (boot always; those that rewrite need write-1m before them)
+#   PLACED=no                           guests are left to the scheduler, rather than kept on one processor as uml-lab does
 #   DISK_OTHER=/path/to/uml-cow         another build of it, as backends other-1, other-4, other-8
 #
 # A file that was just written from front to end lies in the host's page cache in folios of up to 1 MiB, one written in pieces in ones
@@ -24,6 +25,8 @@ set -u
 rounds=${DISK_ROUNDS:-3}
 mib=${DISK_MIB:-512}
 kernels=${DISK_KERNELS:-7.2 6.1}
+placed=
+[ "${PLACED:-yes}" = no ] || placed=$(taskset -cp $$ | sed 's/.*[ ,-]//')
 for c in qemu-storage-daemon qemu-img qemu-io python3 gcc; do
 	command -v $c >/dev/null || { echo "$c is not installed: skipped" >&2; exit 77; }
 done
@@ -124,7 +127,7 @@ guest() {
 	shift 3
 	begin=$(date +%s%N)
 	# a pipe, because UML can't wait for a file to become writable
-	timeout -k 5 90 setarch -R "$kernel" mem=256M initrd="$initrd" con=null con0=null,fd:1 console=tty0 ssl=null quiet noreboot \
+	timeout -k 5 90 ${placed:+taskset -c "$placed"} setarch -R "$kernel" mem=256M initrd="$initrd" con=null con0=null,fd:1 console=tty0 ssl=null quiet noreboot \
 		initcall_blacklist=raid6_select_algo,raid6_init ${DISK_ONLY:+"only=$DISK_ONLY"} "$@" </dev/null 2>/dev/null | while IFS= read -r line; do
 		line=${line%$'\r'}
 		[ "$line" = "result boot 1" ] && line="result boot $((($(date +%s%N) - begin) / 1000000))"
