@@ -4,8 +4,8 @@
  * UML runs its kernel and each program of the guest in processes of their own, of which one runs at a time: a system call of the
  * guest is a switch from one to the other and back. The host's scheduler wakes who is switched to on a processor that is idle,
  * which costs more than the work that is to be done there (an interrupt, a processor woken from its sleep): with two
- * processors, one of them idle, a guest starts programs and makes system calls two to four times as slowly as on one. So all of them
- * are kept together.
+ * processors, one of them idle, a guest starts programs and makes system calls two to four times as slowly as on one. So all
+ * of them are kept together.
  *
  * Where is the scheduler's own choice: the processor where it put the kernel when it was started. A guest that has to wait for
  * others there is set free for a moment, so that the scheduler finds the best place again, and is kept together where its kernel

@@ -247,8 +247,10 @@ struct session *session_load(const char *name, struct error *err)
 	}
 	if (parse_session(s, text, length, path, err) < 0) {
 		error_prefix(err, "cannot read session %s", name);
-		error_hint(err, "another version of uml-lab wrote it, or it is damaged; if it is worth nothing, and `pgrep -f 'uml: %s/'` "
-				"finds no machine of it: rm -r %s", name, s->folder);
+		error_hint(err,
+			   "another version of uml-lab wrote it, or it is damaged; if it is worth nothing, and "
+			   "`pgrep -f 'uml: %s/'` finds no machine of it: rm -r %s",
+			   name, s->folder);
 		return NULL;
 	}
 	return steal_ptr(&s);
