@@ -197,6 +197,15 @@ void placement_signal(struct supervisor *sv)
 
 /* ---- its life ---- */
 
+/* A kernel that was built for it and told so (ncpus=) uses several processors at once. */
+static bool uses_several(const struct strv *kernel_args)
+{
+	for (size_t i = 0; i < kernel_args->count; i++)
+		if (str_starts(kernel_args->items[i], "ncpus=") && atoi(kernel_args->items[i] + strlen("ncpus=")) > 1)
+			return true;
+	return false;
+}
+
 int placement_open(struct supervisor *sv, struct error *err)
 {
 	sv->placement.timer = loop_add_timer(sv->loop, -1, on_timer, &sv->placement, err);
@@ -207,13 +216,15 @@ void placement_begin(struct supervisor *sv)
 {
 	struct placement *p = &sv->placement;
 	struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = PLACEMENT_SIGNAL};
-	const char *wanted = getenv("UML_LAB_PLACEMENT");
 	clockid_t clock;
 
 	p->kernel = sv->sandbox.kernel.pid;
-	if (str_eq(wanted, "none") || sched_getaffinity(0, sizeof(p->allowed), &p->allowed) < 0 || CPU_COUNT(&p->allowed) < 2)
+	if (str_eq(getenv("UML_LAB_PLACEMENT"), "none") || uses_several(&sv->spec->kernel_args))
 		return;
-	if (clock_getcpuclockid(p->kernel, &clock) || timer_create(clock, &event, &p->clock) < 0) {
+	if (sched_getaffinity(0, sizeof(p->allowed), &p->allowed) < 0 || CPU_COUNT(&p->allowed) < 2)
+		return;
+	errno = clock_getcpuclockid(p->kernel, &clock);
+	if (errno || timer_create(clock, &event, &p->clock) < 0) {
 		log_info("the guest's processes are left to the scheduler: no clock of its processor time: %s", strerror(errno));
 		return;
 	}
