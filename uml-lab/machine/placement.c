@@ -8,9 +8,10 @@
  * of them are kept together.
  *
  * Where is the scheduler's own choice: the processor where it put the kernel when it was started. A guest that has to wait for
- * others there is set free for a moment, so that the scheduler finds the best place again, and is kept together where its kernel
- * is then. Whether it waits the host's kernel tells (schedstat: time on a run queue). What the guest's processes wait for each
- * other is at most a tenth of the time; who shares the processor with somebody else waits for half of it.
+ * others there is set free, and kept together again where its kernel is as soon as it need not wait: then a processor was idle.
+ * On a host that is busy all over it stays free, since the scheduler shares out better than supervisors that know nothing of each
+ * other, and wakes nobody far away. Whether it waits the host's kernel tells (schedstat: time on a run queue). What the guest's
+ * processes wait for each other is at most a tenth of the time; who shares the processor with somebody else waits for half of it.
  *
  * A guest that does nothing wakes nobody for this: the clock for looking is the processor time that its kernel used
  * (timer_create(2) on the process's CPU clock). It also runs for a program that only computes, slowly: by the guest's clock ticks.
@@ -34,12 +35,12 @@
 #define LOOK_BUSY_NS 10000000  /* of the guest kernel's processor time: then it is looked at (a second if a program computes) */
 #define LOOK_IDLE_NS 100000000 /* the same while it does nothing, which takes half a millisecond a second */
 #define IDLE_PART    20        /* it did, if it ran for less than a twentieth of the look */
-#define LOOK_MS	     100      /* how long a look takes */
-#define WAITED_PART  4	      /* more than a quarter of that spent waiting: it has to share */
-#define FREE_MS	     30       /* the scheduler's balancing takes some ticks */
-#define PAUSE_MIN_MS 200      /* between two moves; twice as long after each that did not help */
-#define PAUSE_MAX_MS 3200
-#define LIST_MAX     65536 /* bytes of a list of children */
+#define LOOK_MS	     100       /* how long a look takes */
+#define SHARES_PART  4	       /* more than a quarter of that spent waiting: it has to share */
+#define CALM_PART    8	       /* less than an eighth: it need not */
+#define PAUSE_MIN_MS 100       /* free for so long at least; twice as long when it had to share again at once */
+#define PAUSE_MAX_MS 6400
+#define LIST_MAX     65536     /* bytes of a list of children */
 
 /* How long a process ran, and waited for a processor, so far; zeros for one that is gone. */
 static struct placement_times times_of(pid_t pid)
@@ -103,16 +104,20 @@ static int move(pid_t kernel, cpu_set_t *to)
 }
 
 /* Together, where the kernel is. */
-static int gather(struct placement *p)
+static void gather(struct placement *p)
 {
 	int cpu = process_last_cpu(p->kernel);
 	cpu_set_t here;
 
-	if (cpu < 0)
-		return -1;
 	CPU_ZERO(&here);
-	CPU_SET(cpu, &here);
-	return move(p->kernel, &here);
+	CPU_SET(cpu < 0 ? 0 : (size_t)cpu, &here);
+	p->together = cpu >= 0 && move(p->kernel, &here) == 0;
+}
+
+static void set_free(struct placement *p)
+{
+	p->together = move(p->kernel, &p->allowed) < 0;
+	p->freed_ms = loop_now_ms();
 }
 
 /* ---- looking ---- */
@@ -159,34 +164,26 @@ static void sleep_until_it_works(struct placement *p, int64_t cpu_ns)
 	timer_settime(p->clock, 0, &after, NULL);
 }
 
-static void end_look(struct placement *p)
+static void judge(struct placement *p, uint64_t waited_ns, uint64_t took_ns)
 {
-	struct placement_times sum = looked(p);
-	uint64_t took_ns = loop_now_ns() - p->began_ns;
-	int64_t now = loop_now_ms();
-
-	if (sum.waited_ns < took_ns / WAITED_PART) {
+	if (p->together && waited_ns > took_ns / SHARES_PART) {
+		set_free(p);
+	} else if (p->together) {
 		p->pause_ms = PAUSE_MIN_MS;
-	} else if (now - p->moved_ms >= p->pause_ms && move(p->kernel, &p->allowed) == 0) {
-		p->moved_ms = now;
+	} else if (waited_ns < took_ns / CALM_PART && loop_now_ms() - p->freed_ms >= p->pause_ms) {
+		gather(p);
 		p->pause_ms = p->pause_ms < PAUSE_MAX_MS ? p->pause_ms * 2 : PAUSE_MAX_MS;
-		p->step = PLACEMENT_FREE;
-		loop_arm_timer(p->timer, FREE_MS);
-		return;
 	}
-	sleep_until_it_works(p, sum.ran_ns < took_ns / IDLE_PART ? LOOK_IDLE_NS : LOOK_BUSY_NS);
 }
 
-static void on_timer(void *arg)
+static void end_look(void *arg)
 {
 	struct placement *p = arg;
+	struct placement_times sum = looked(p);
+	uint64_t took_ns = loop_now_ns() - p->began_ns;
 
-	if (p->step == PLACEMENT_LOOKING) {
-		end_look(p);
-	} else if (p->step == PLACEMENT_FREE) {
-		gather(p);
-		sleep_until_it_works(p, LOOK_BUSY_NS);
-	}
+	judge(p, sum.waited_ns, took_ns);
+	sleep_until_it_works(p, sum.ran_ns < took_ns / IDLE_PART ? LOOK_IDLE_NS : LOOK_BUSY_NS);
 }
 
 void placement_signal(struct supervisor *sv)
@@ -208,7 +205,7 @@ static bool uses_several(const struct strv *kernel_args)
 
 int placement_open(struct supervisor *sv, struct error *err)
 {
-	sv->placement.timer = loop_add_timer(sv->loop, -1, on_timer, &sv->placement, err);
+	sv->placement.timer = loop_add_timer(sv->loop, -1, end_look, &sv->placement, err);
 	return sv->placement.timer ? 0 : -1;
 }
 
@@ -229,8 +226,6 @@ void placement_begin(struct supervisor *sv)
 		return;
 	}
 	p->pause_ms = PAUSE_MIN_MS;
-	p->moved_ms = 0;
-	p->step = PLACEMENT_FREE;
 	gather(p);
 	sleep_until_it_works(p, LOOK_BUSY_NS);
 }

@@ -224,7 +224,8 @@ struct placement_times {
 };
 
 struct placement {
-	enum { PLACEMENT_NONE, PLACEMENT_ASLEEP, PLACEMENT_LOOKING, PLACEMENT_FREE } step;
+	enum { PLACEMENT_NONE, PLACEMENT_ASLEEP, PLACEMENT_LOOKING } step;
+	bool together;
 	pid_t kernel;
 	cpu_set_t allowed;		/* to us, so to the guest */
 	timer_t clock;			/* of the kernel's processor time, but with PLACEMENT_NONE */
@@ -232,7 +233,7 @@ struct placement {
 	struct placement_times times[PLACEMENT_LOOKED_AT];
 	size_t count;
 	uint64_t began_ns;		/* the look */
-	int64_t moved_ms, pause_ms;	/* when it was, and until it may be again */
+	int64_t freed_ms, pause_ms;	/* when it was, and for how long */
 };
 
 struct mconsole {
