@@ -537,7 +537,7 @@ static bool gather(struct serve_blk *b, const struct vring_queue *q)
 {
 	struct vring_gather *g = &b->disk->gather;
 
-	if (!b->disk->look.on)
+	if (!b->disk->look.patience.looking)
 		return false;
 	if (!g->until)
 		vring_gather_begin(g);

@@ -23,6 +23,7 @@
 #include "netplug/netplug.h"
 #include "uml-lab/base/error.h"
 #include "uml-lab/base/loop.h"
+#include "uml-lab/base/patience.h"
 
 #define ETHERNET_HEADER 14
 #define VLAN_TAG 4
@@ -474,8 +475,7 @@ void port_free(struct port *port);
 
 struct look {
 	uint64_t moved_at;	/* the latest turn with frames: monotonic, ns */
-	unsigned short_sleeps, patience, found;
-	bool on;		/* do not sleep */
+	struct patience patience;	/* looking: do not sleep */
 };
 
 void look_init(struct look *look);

@@ -74,7 +74,7 @@ static int turn(struct plug *plug, struct error *err)
 	int timeout = -1;
 
 	for (size_t i = 0; i < NETPLUG_PORTS_MAX; i++) {
-		int ms = plug->ports[i] ? port_prepare(plug->ports[i], plug->look.on) : -1;
+		int ms = plug->ports[i] ? port_prepare(plug->ports[i], plug->look.patience.looking) : -1;
 
 		if (ms >= 0 && (timeout < 0 || ms < timeout))
 			timeout = ms;
@@ -86,7 +86,7 @@ static int turn(struct plug *plug, struct error *err)
 			port_finish(plug->ports[i]);
 	}
 	look_turned(&plug->look, moved(plug) != before, timeout != 0, loop_now_ns());
-	if (plug->look.on && moved(plug) == before)
+	if (plug->look.patience.looking && moved(plug) == before)
 		sched_yield();	/* to a guest, or the server it talks to, that waits for this processor */
 	return 0;
 }

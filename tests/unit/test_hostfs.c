@@ -400,7 +400,7 @@ static void limits(void)
 	CU_ASSERT_EQUAL(write_node(e.nodeid, block, sizeof(block), 512 << 10), -EFBIG);
 	memset(block, 'x', sizeof(block));
 	for (int file = 0; file < 4 && result == 0; file++) {
-		char name[8];
+		char name[16];
 
 		snprintf(name, sizeof(name), "q%d", file);
 		CU_ASSERT_EQUAL(make(FUSE_ROOT_ID, name, S_IFREG | 0644, 0, &e), 0);

@@ -9,8 +9,8 @@ static int turns_until_on(struct look *l, uint64_t *now, uint64_t gap)
 {
 	for (int i = 1; i <= 1000; i++) {
 		*now += gap;
-		look_turned(l, true, !l->on, *now);
-		if (l->on)
+		look_turned(l, true, !l->patience.looking, *now);
+		if (l->patience.looking)
 			return i;
 	}
 	return 0;
@@ -19,7 +19,7 @@ static int turns_until_on(struct look *l, uint64_t *now, uint64_t gap)
 /* One look that finds nothing. */
 static void look_in_vain(struct look *l, uint64_t *now)
 {
-	while (l->on) {
+	while (l->patience.looking) {
 		*now += 20 * US;
 		look_turned(l, false, false, *now);
 	}
@@ -31,15 +31,15 @@ static void test_begins(void)
 	struct look l;
 
 	look_init(&l);
-	CU_ASSERT_FALSE(l.on);
+	CU_ASSERT_FALSE(l.patience.looking);
 	CU_ASSERT_EQUAL(turns_until_on(&l, &now, 10000 * US), 0); /* long sleeps */
 	CU_ASSERT_EQUAL(turns_until_on(&l, &now, 60 * US), 4);
 	now += 150 * US;
 	look_turned(&l, false, false, now);
-	CU_ASSERT_TRUE(l.on);
+	CU_ASSERT_TRUE(l.patience.looking);
 	now += 100 * US;
 	look_turned(&l, false, false, now); /* 250 µs without a frame */
-	CU_ASSERT_FALSE(l.on);
+	CU_ASSERT_FALSE(l.patience.looking);
 }
 
 static void test_learns(void)

@@ -7,23 +7,19 @@
 
 #define GLANCES      16u     /* between two looks at the clock */
 #define PREEMPTED_NS 200000u /* between two looks at the clock: somebody else ran here, for long */
-#define PATIENCE_MIN 4u      /* short sleeps in a row until looking begins */
-#define PATIENCE_MAX 1024u
-#define FORGIVEN     64u /* looks with success until patience is halved again */
+#define SLEEPS_MAX   1024u   /* for one look in vain */
 
 void vring_look_reset(struct vring_look *l)
 {
-	*l = (struct vring_look){.patience = PATIENCE_MIN};
+	*l = (struct vring_look){0};
+	patience_init(&l->patience, SLEEPS_MAX);
 }
 
 void vring_look_woken(struct vring_look *l, struct vhost_user *u, unsigned requests)
 {
-	if (loop_now_ns() - l->answered_at >= (uint64_t)VRING_LOOK_NS * requests) {
-		l->short_sleeps = 0;
-	} else if (++l->short_sleeps >= l->patience) {
-		l->on = true;
+	patience_slept(&l->patience, loop_now_ns() - l->answered_at < (uint64_t)VRING_LOOK_NS * requests);
+	if (l->patience.looking)
 		vhost_user_look(u, true);
-	}
 }
 
 /* Whether there is something now; the processor is anybody's who waits for it: the guest's own process may be
@@ -39,22 +35,13 @@ static bool glance(const struct vring_queue *q)
 	return false;
 }
 
-static void end(struct vring_look *l, struct vhost_user *u)
-{
-	l->on = false;
-	l->short_sleeps = 0;
-	if (l->patience < PATIENCE_MAX)
-		l->patience *= 2;
-	vhost_user_look(u, false);
-}
-
 bool vring_look(struct vring_look *l, struct vhost_user *u, const struct vring_queue *q)
 {
 	uint64_t last = loop_now_ns(), now = last, again_at = last + RECALL_FIRST_NS;
 	bool found = false, preempted = false;
 
 	l->answered_at = now;
-	if (!l->on)
+	if (!l->patience.looking)
 		return false;
 	while (!found && now - l->answered_at < VRING_LOOK_NS) {
 		found = glance(q);
@@ -67,9 +54,11 @@ bool vring_look(struct vring_look *l, struct vhost_user *u, const struct vring_q
 			vhost_user_call_again(u, NULL);
 		}
 	}
-	if (!found || preempted)
-		end(l, u);
-	else if (++l->found % FORGIVEN == 0 && l->patience > PATIENCE_MIN)
-		l->patience /= 2;
+	if (!found || preempted) {
+		patience_in_vain(&l->patience);
+		vhost_user_look(u, false);
+	} else {
+		patience_found(&l->patience);
+	}
 	return found;
 }

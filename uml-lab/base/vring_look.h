@@ -3,11 +3,10 @@
  * woken costs the guest a system call. So while a guest asks its next question soon after each answer, its
  * device's thread looks at the queue instead.
  *
- * As KVM's halt polling does, it learns from what would have been: some sleeps in a row that were short turn
- * looking on, one look in vain, or one that another process interrupted for long (the host is busy), turns it
- * off and makes that "some" twice as many. An idle device costs nothing, and the last look of a busy one
- * VRING_LOOK_NS. While looking the processor is offered to others all the time: a guest is two processes, and
- * both may have to run until it asks again.
+ * When that is worth it is learned (patience.h); a look that another process interrupted for long was in vain
+ * too: the host is busy. An idle device costs nothing, and the last look of a busy one VRING_LOOK_NS. While
+ * looking the processor is offered to others all the time: a guest is two processes, and both may have to run
+ * until it asks again.
  */
 #ifndef UML_LAB_BASE_VRING_LOOK_H
 #define UML_LAB_BASE_VRING_LOOK_H
@@ -15,14 +14,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "uml-lab/base/patience.h"
 #include "uml-lab/base/vhost_user.h"
 
 #define VRING_LOOK_NS 300000u /* a guest's way from an answer to its next request takes 50 to 150 µs */
 
 struct vring_look {
 	uint64_t answered_at; /* monotonic, ns */
-	unsigned short_sleeps, patience, found;
-	bool on;
+	struct patience patience;
 };
 
 void vring_look_reset(struct vring_look *l);
