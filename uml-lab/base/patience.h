@@ -2,8 +2,8 @@
  * Whether looking for the next piece of work is worth more than sleeping until one is told of it.
  *
  * Learned from what would have been, as KVM's halt polling does: some sleeps in a row that were short turn looking on, one look in
- * vain turns it off and makes that "some" twice as many, up to a limit, so that looks in vain stay rare beside sleeps; after a number of
- * looks with success it is halved again.
+ * vain turns it off and makes that "some" twice as many, up to a limit, so that looks in vain stay rare beside sleeps; after a
+ * number of looks with success it is halved again.
  */
 #ifndef UML_LAB_BASE_PATIENCE_H
 #define UML_LAB_BASE_PATIENCE_H
