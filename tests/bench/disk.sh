@@ -127,8 +127,9 @@ guest() {
 	shift 3
 	begin=$(date +%s%N)
 	# a pipe, because UML can't wait for a file to become writable
-	timeout -k 5 90 ${placed:+taskset -c "$placed"} setarch -R "$kernel" mem=256M initrd="$initrd" con=null con0=null,fd:1 console=tty0 ssl=null quiet noreboot \
-		initcall_blacklist=raid6_select_algo,raid6_init ${DISK_ONLY:+"only=$DISK_ONLY"} "$@" </dev/null 2>/dev/null | while IFS= read -r line; do
+	timeout -k 5 90 ${placed:+taskset -c "$placed"} setarch -R "$kernel" mem=256M initrd="$initrd" con=null con0=null,fd:1 \
+		console=tty0 ssl=null quiet noreboot initcall_blacklist=raid6_select_algo,raid6_init \
+		${DISK_ONLY:+"only=$DISK_ONLY"} "$@" </dev/null 2>/dev/null | while IFS= read -r line; do
 		line=${line%$'\r'}
 		[ "$line" = "result boot 1" ] && line="result boot $((($(date +%s%N) - begin) / 1000000))"
 		echo "$line"

@@ -122,8 +122,8 @@ class Contest:
         cpus = sorted(os.sched_getaffinity(0))
         placed = [] if PLACED == "no" else ["taskset", "-c", str(cpus[self.guests % len(cpus)])]
         self.guests += 1
-        return self.start(*placed, self.kernel, "mem=128M", f"initrd={FOLDER}/cpio", "root=/dev/ram0", "rdinit=/init", f"uml_dir={FOLDER}/uml/",
-                          network, f"PORT={self.port}", *(f"{k}={v}" for k, v in settings.items()), "con0=fd:0,fd:1", "con=null",
+        return self.start(*placed, self.kernel, "mem=128M", f"initrd={FOLDER}/cpio", "root=/dev/ram0", "rdinit=/init",
+                          f"uml_dir={FOLDER}/uml/", network, f"PORT={self.port}", *(f"{k}={v}" for k, v in settings.items()), "con0=fd:0,fd:1", "con=null",
                           "ssl=null", "quiet", "noreboot", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
 
     def measure(self, guest):

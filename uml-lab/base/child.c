@@ -321,3 +321,15 @@ int process_last_cpu(pid_t pid)
 
 	return read_stat(pid, &fields) < 0 ? -1 : fields.cpu;
 }
+
+void process_for_each_child(pid_t pid, process_fn fn, void *arg)
+{
+	char path[64];
+	cleanup_file FILE *f = NULL;
+	int child;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, pid);
+	f = fopen(path, "re");
+	while (f && fscanf(f, "%d", &child) == 1)
+		fn(arg, child);
+}

@@ -73,4 +73,8 @@ bool process_alive(const struct process_id *id);
 /* The processor on which a process's main thread runs, or ran last. -1 with errno: there is no such process. */
 int process_last_cpu(pid_t pid);
 
+typedef void (*process_fn)(void *arg, pid_t pid);
+/* Calls fn for each child of a process's main thread (proc(5), task/TID/children); for none if there is no such process. */
+void process_for_each_child(pid_t pid, process_fn fn, void *arg);
+
 #endif

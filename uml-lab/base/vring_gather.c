@@ -1,8 +1,7 @@
 #include "uml-lab/base/vring_gather.h"
 
-#include <sched.h>
-
 #include "uml-lab/base/loop.h"
+#include "uml-lab/base/vring_look.h"
 
 #define PATIENCE_MAX 1024u
 #define LARGE	     (32u << 10) /* bytes: copying it takes as long as being told of it */
@@ -49,15 +48,9 @@ bool vring_gather_watch(struct vring_gather *g, const struct vring_queue *q)
 {
 	uint64_t now = loop_now_ns(), end = now + VRING_GATHER_NS;
 
-	for (; now < end; now = loop_now_ns()) {
-		for (int i = 0; i < 16; i++) {
-			if (vring_waiting(q) > 0)
-				return true;
-			__builtin_ia32_pause();
-		}
-		/* on the guest's own CPU nothing comes while we stay there */
-		sched_yield();
-	}
+	for (; now < end; now = loop_now_ns())
+		if (vring_glance(q))
+			return true;
 	g->until = now;
 	return false;
 }

@@ -22,9 +22,7 @@ void vring_look_woken(struct vring_look *l, struct vhost_user *u, unsigned reque
 		vhost_user_look(u, true);
 }
 
-/* Whether there is something now; the processor is anybody's who waits for it: the guest's own process may be
- * one. */
-static bool glance(const struct vring_queue *q)
+bool vring_glance(const struct vring_queue *q)
 {
 	for (unsigned i = 0; i < GLANCES; i++) {
 		if (vring_waiting(q) > 0)
@@ -44,7 +42,7 @@ bool vring_look(struct vring_look *l, struct vhost_user *u, const struct vring_q
 	if (!l->patience.looking)
 		return false;
 	while (!found && now - l->answered_at < VRING_LOOK_NS) {
-		found = glance(q);
+		found = vring_glance(q);
 		now = loop_now_ns();
 		preempted |= now - last > PREEMPTED_NS;
 		last = now;

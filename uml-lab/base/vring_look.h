@@ -24,6 +24,12 @@ struct vring_look {
 	struct patience patience;
 };
 
+/*
+ * Whether there is something in the queue, within a few reads of it; then the processor is anybody's who waits for it: the
+ * guest's own process may be one, and on its processor nothing comes while we stay there.
+ */
+bool vring_glance(const struct vring_queue *q);
+
 void vring_look_reset(struct vring_look *l);
 /* A sleep is over, because the guest asked for so many things. */
 void vring_look_woken(struct vring_look *l, struct vhost_user *u, unsigned requests);

@@ -28,7 +28,6 @@
 #include <unistd.h>
 
 #include "uml-lab/base/cleanup.h"
-#include "uml-lab/base/file.h"
 #include "uml-lab/base/log.h"
 #include "uml-lab/machine/supervisor.h"
 
@@ -40,7 +39,6 @@
 #define CALM_PART    8	       /* less than an eighth: it need not */
 #define PAUSE_MIN_MS 100       /* free for so long at least; twice as long when it had to share again at once */
 #define PAUSE_MAX_MS 6400
-#define LIST_MAX     65536     /* bytes of a list of children */
 
 /* How long a process ran, and waited for a processor, so far; zeros for one that is gone. */
 static struct placement_times times_of(pid_t pid)
@@ -60,21 +58,6 @@ static struct placement_times times_of(pid_t pid)
 	return (struct placement_times){.pid = pid, .ran_ns = ran, .waited_ns = waited};
 }
 
-/* Calls fn for each process that runs a program of the guest: children of the kernel's main thread. */
-static void for_each_child(pid_t kernel, void (*fn)(void *arg, pid_t pid), void *arg)
-{
-	cleanup_free char *list = NULL;
-	char path[64], *at, *end;
-	size_t length;
-	long pid;
-
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", kernel, kernel);
-	if (file_read_all(path, LIST_MAX, &list, &length, NULL) < 0)
-		return;
-	for (at = list; (pid = strtol(at, &end, 10)) > 0; at = end)
-		fn(arg, (pid_t)pid);
-}
-
 /* ---- keeping together ---- */
 
 /* One that has ended meanwhile is no failure. */
@@ -83,7 +66,10 @@ static void move_child(void *arg, pid_t pid)
 	sched_setaffinity(pid, sizeof(cpu_set_t), arg);
 }
 
-/* All processes of the guest: the kernel first, from which new ones inherit it. 0, or -1 with errno. */
+/*
+ * All processes of the guest: the kernel first, from which new ones inherit it, then its children, which run the guest's programs.
+ * 0, or -1 with errno.
+ */
 static int move(pid_t kernel, cpu_set_t *to)
 {
 	char path[32];
@@ -99,7 +85,7 @@ static int move(pid_t kernel, cpu_set_t *to)
 			sched_setaffinity(atoi(e->d_name), sizeof(*to), to);
 	if (threads)
 		closedir(threads);
-	for_each_child(kernel, move_child, to);
+	process_for_each_child(kernel, move_child, to);
 	return 0;
 }
 
@@ -109,9 +95,12 @@ static void gather(struct placement *p)
 	int cpu = process_last_cpu(p->kernel);
 	cpu_set_t here;
 
+	p->together = false;
+	if (cpu < 0)
+		return;
 	CPU_ZERO(&here);
-	CPU_SET(cpu < 0 ? 0 : (size_t)cpu, &here);
-	p->together = cpu >= 0 && move(p->kernel, &here) == 0;
+	CPU_SET((size_t)cpu, &here);
+	p->together = move(p->kernel, &here) == 0;
 }
 
 static void set_free(struct placement *p)
@@ -134,7 +123,7 @@ static void begin_look(struct placement *p)
 {
 	p->count = 0;
 	note_child(p, p->kernel);
-	for_each_child(p->kernel, note_child, p);
+	process_for_each_child(p->kernel, note_child, p);
 	p->began_ns = loop_now_ns();
 	p->step = PLACEMENT_LOOKING;
 	loop_arm_timer(p->timer, LOOK_MS);

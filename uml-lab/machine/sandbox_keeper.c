@@ -115,21 +115,10 @@ static pid_t start_program(struct keeper *k, int link)
 	return pid;
 }
 
-/* Signals every child of this process (the kernel lists them; proc(5), task/TID/children). False: none is left. */
-static bool kill_children(void)
+static void kill_child(void *arg, pid_t pid)
 {
-	char path[64];
-	cleanup_file FILE *f = NULL;
-	bool any = false;
-	int pid;
-
-	snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)syscall(SYS_gettid));
-	f = fopen(path, "re");
-	while (f && fscanf(f, "%d", &pid) == 1) {
-		kill(pid, SIGKILL);
-		any = true;
-	}
-	return any;
+	(void)arg;
+	kill(pid, SIGKILL);
 }
 
 /* Without a PID namespace: kills the group, which nobody can leave, then all that was reparented here. */
@@ -138,7 +127,7 @@ static void kill_group(pid_t program)
 	kill(-program, SIGKILL);
 	while (waitpid(-1, NULL, 0) > 0 || errno == EINTR) {
 		kill(-program, SIGKILL);
-		kill_children();
+		process_for_each_child(getpid(), kill_child, NULL);
 	}
 }
 
