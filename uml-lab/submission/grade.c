@@ -73,7 +73,8 @@ static int build_argv(const struct grading *g, const struct job *job, struct str
 	    (o->network && strv_add(argv, "--network", err) < 0) ||
 	    (o->weak && strv_add(argv, "--weak", err) < 0) ||
 	    (o->data_max && strv_addf(argv, err, "--max-size=%llu", (unsigned long long)o->data_max) < 0) ||
-	    strv_addf(argv, err, "--timeout=%lldms", (long long)o->timeout_ms) < 0 ||
+	    /* Its time is ours to keep: a start with a limit of its own would be told as a failed one. */
+	    strv_addf(argv, err, "--timeout=%lldms", (long long)o->timeout_ms + GRACE_MS) < 0 ||
 	    strv_add(argv, "--", err) < 0)
 		return -1;
 	return strv_add(argv, job->item->path, err);
