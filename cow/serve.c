@@ -195,7 +195,7 @@ static int disk_init(struct serve *s, uint32_t index, struct error *err)
 		serve_disk_set_chain(d, chain);
 	}
 	d->listener = listen_on(o->socket, err);
-	return d->listener < 0 ? -1 : 0;
+	return d->listener < 0 ? -1 : serve_disk_watch(d, err);
 }
 
 static void disk_free(struct serve_disk *d)
@@ -209,6 +209,8 @@ static void disk_free(struct serve_disk *d)
 		unlink(d->socket);
 		close(d->listener);
 	}
+	if (d->poll >= 0)
+		close(d->poll);
 	if (d->wake >= 0)
 		close(d->wake);
 	pthread_mutex_destroy(&d->lock);
@@ -260,7 +262,7 @@ static int serve_init(struct serve *s, struct error *err)
 		return error_oom(err);
 	s->count = o->count;
 	for (size_t i = 0; i < s->count; i++) {
-		s->disks[i].listener = s->disks[i].wake = s->disks[i].sync_folder = -1;
+		s->disks[i].listener = s->disks[i].wake = s->disks[i].poll = s->disks[i].sync_folder = -1;
 		pthread_mutex_init(&s->disks[i].lock, NULL);
 		pthread_mutex_init(&s->disks[i].note_lock, NULL);
 	}

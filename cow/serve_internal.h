@@ -37,6 +37,8 @@ struct serve_disk {
 	struct serve *serve;
 	int listener; /* -1 before it listens */
 	int wake;     /* eventfd: main or a job has something for the disk's thread */
+	int poll;     /* what the disk's thread sleeps on */
+	int kick;     /* of the guest's queue, as far as it is watched; -1 else */
 	pthread_t thread;
 	bool thread_runs;
 	atomic_bool stop, config_changed;
@@ -91,6 +93,8 @@ void serve_answer(const struct serve *s, uint32_t sequence, uint32_t microsecond
 /* Takes the lock from a job, if one has it. */
 void serve_disk_lock(struct serve_disk *d);
 void serve_disk_unlock(struct serve_disk *d);
+/* Makes what the thread sleeps on; the disk listens. 0, or -1 + err. */
+int serve_disk_watch(struct serve_disk *d, struct error *err);
 /* The thread's function; arg is the disk. */
 void *serve_disk_run(void *arg);
 void serve_disk_wake(struct serve_disk *d);

@@ -18,7 +18,8 @@ static const char *const calls[] = {
 	"linkat", "symlinkat", "readlink", "readlinkat", "chmod", "fchmod", "fchmodat", "fchmodat2", "utimensat",
 	"ftruncate", "fallocate", "fsync", "fdatasync", "syncfs", "copy_file_range", "getxattr", "lgetxattr",
 	"setxattr", "lsetxattr", "listxattr", "llistxattr", "removexattr", "lremovexattr", "accept4", "threads",
-	"clone3", "flock", "umount2", "wait4", "fadvise64", NULL};
+	"clone3", "flock", "umount2", "wait4", "fadvise64",
+	"sched_setaffinity", NULL};
 
 int hostfs_confine(const struct hostfs_share *shares, size_t count, char *walls, struct error *err)
 {

@@ -176,6 +176,8 @@ static void answer(struct hostfs_device *d, struct vring_queue *q, const struct 
 		n = hostfs_refuse(&rq, ENOLCK);
 	}
 	vring_push(q, chain->head, (uint32_t)n);
+	if (q->index)
+		vring_look_answered(&d->look, d->u, chain->out_bytes + n);
 }
 
 /* Tells the guest of what was answered; of FORGETs when half of the queue's places are taken. */
@@ -381,6 +383,7 @@ static int set_up(struct hostfs_device *d, const struct vhost_user_device *devic
 	d->loop = loop_new(err);
 	if (!d->loop)
 		return -1;
+	vring_look_begin(&d->look, d->connection);
 	d->u = vhost_user_new(steal_fd(&d->connection), device, err);
 	if (!d->u)
 		return -1;
@@ -428,7 +431,6 @@ struct hostfs_device *hostfs_device_start(struct hostfs *fs, const char *tag, in
 	}
 	*d = (struct hostfs_device){
 		.fs = fs, .tag = tag, .start = *start, .pending = pending, .arg = arg, .connection = steal_fd(&fd)};
-	vring_look_reset(&d->look);
 	d->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	hostfs_allow_waits(fs);
 	if (start->how != HOSTFS_FRESH)

@@ -1,4 +1,5 @@
-# A guest's processes stay together on one of the host's processors, move when somebody else works there, and nothing else is bound.
+# A guest's processes stay together on one of the host's processors, move when somebody else works there; only the disk's thread
+# joins them, while that is worth it.
 # timeout: 240
 . tests/cases/lib.sh
 need taskset
@@ -29,6 +30,18 @@ else
 	wait_until 15 several
 	same "$(guest_allowed "$kernel")" "$place"
 	for p in supervisor_pid plug_pid disk_pid; do same "$(allowed "$(pid_of $p)")" "$all"; done
+
+	# The disk's thread comes to the guest while it asks for small things, and goes for large ones.
+	disk=$(pid_of disk_pid)
+	disk_allowed() { for t in /proc/"$disk"/task/*; do allowed "$disk/task/${t##*/}"; done | sort -u | tr '\n' ' '; }
+	beside() { [[ $(disk_allowed) == *"$(guest_allowed "$kernel")"\ * && $(disk_allowed) != "$all " ]]; }
+	in_guest 'touch /go; while [ -e /go ]; do dd if=/dev/vda of=/dev/null bs=4k count=2000 iflag=direct 2>/dev/null; done' &
+	reader=$!
+	wait_until 15 beside
+	in_guest 'rm /go'
+	wait "$reader"
+	in_guest 'dd if=/dev/vda of=/dev/null bs=1M count=20 iflag=direct 2>/dev/null'
+	same "$(disk_allowed)" "$all "
 
 	# Somebody who computes without end on its processor: it goes elsewhere, all of it, and stays together when there is room.
 	in_guest 'while :; do /bin/busybox true; done' &

@@ -281,6 +281,7 @@ static void test_pieces(void)
 /* Kicks, calls and changes of configuration as messages. */
 static void test_in_band(void)
 {
+	struct vhost_user_message answer = {.header.size = sizeof(struct vhost_user_vring_state)};
 	struct front f;
 
 	device.in_band = true;
@@ -304,6 +305,12 @@ static void test_in_band(void)
 	}
 	CU_ASSERT_EQUAL(vhost_user_config_changed(u, NULL), 0);
 	CU_ASSERT_EQUAL(front_backend_request(&f), VHOST_USER_BACKEND_CONFIG_CHANGE);
+
+	/* started again without SET_VRING_KICK, as UML does */
+	CU_ASSERT_TRUE(front_ask(&f, VHOST_USER_GET_VRING_BASE, &answer));
+	CU_ASSERT_PTR_NULL(vhost_user_queue(u, 0));
+	CU_ASSERT_EQUAL(front_state(&f, VHOST_USER_SET_VRING_ENABLE, 0, 1), 0);
+	CU_ASSERT_PTR_NOT_NULL(vhost_user_queue(u, 0));
 	CU_ASSERT_EQUAL(end(&f), ERROR_STATE);
 	device.in_band = false;
 }

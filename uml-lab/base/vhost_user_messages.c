@@ -49,8 +49,10 @@ static void stop(struct vhost_user *u, struct vring_queue *q)
 static int try_start(struct vhost_user *u, struct vring_queue *q, struct error *err)
 {
 	bool enabled = q->enabled || !(u->acked & BIT(VHOST_USER_F_PROTOCOL_FEATURES));
+	/* UML, whose kicks are messages then, sends no SET_VRING_KICK */
+	bool has_kick = q->has_kick || vhost_user_has(u, VHOST_USER_PROTOCOL_F_INBAND_NOTIFICATIONS);
 
-	if (q->usable || q->broken || !enabled || !q->has_kick || !q->has_addresses || q->size == 0 ||
+	if (q->usable || q->broken || !enabled || !has_kick || !q->has_addresses || q->size == 0 ||
 	    u->memory.count == 0)
 		return 0;
 	q->event_idx = u->acked & BIT(VIRTIO_RING_F_EVENT_IDX);

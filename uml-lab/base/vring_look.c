@@ -8,15 +8,33 @@
 #define GLANCES      16u     /* between two looks at the clock */
 #define PREEMPTED_NS 200000u /* between two looks at the clock: somebody else ran here, for long */
 #define SLEEPS_MAX   1024u   /* for one look in vain */
+#define LARGE	     (32u << 10) /* bytes: copying them takes as long as being told of them */
 
-void vring_look_reset(struct vring_look *l)
+void vring_look_begin(struct vring_look *l, int socket)
 {
 	*l = (struct vring_look){0};
 	patience_init(&l->patience, SLEEPS_MAX);
+	beside_begin(&l->beside, socket);
+}
+
+void vring_look_end(struct vring_look *l)
+{
+	beside_end(&l->beside);
+}
+
+void vring_look_answered(struct vring_look *l, struct vhost_user *u, size_t bytes)
+{
+	beside_answered(&l->beside, bytes > LARGE);
+	if (!beside_is(&l->beside) || !l->patience.looking)
+		return;
+	patience_in_vain(&l->patience);
+	vhost_user_look(u, false);
 }
 
 void vring_look_woken(struct vring_look *l, struct vhost_user *u, unsigned requests)
 {
+	if (beside_is(&l->beside))
+		return;
 	patience_slept(&l->patience, loop_now_ns() - l->answered_at < (uint64_t)VRING_LOOK_NS * requests);
 	if (l->patience.looking)
 		vhost_user_look(u, true);

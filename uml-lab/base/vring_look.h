@@ -7,6 +7,9 @@
  * too: the host is busy. An idle device costs nothing, and the last look of a busy one VRING_LOOK_NS. While
  * looking the processor is offered to others all the time: a guest is two processes, and both may have to run
  * until it asks again.
+ *
+ * A guest that is kept on one processor, and asks for small things, is better served from there, asleep between its requests
+ * (beside.h): looking is for large ones, and for guests that run anywhere.
  */
 #ifndef UML_LAB_BASE_VRING_LOOK_H
 #define UML_LAB_BASE_VRING_LOOK_H
@@ -14,6 +17,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "uml-lab/base/beside.h"
 #include "uml-lab/base/patience.h"
 #include "uml-lab/base/vhost_user.h"
 
@@ -22,6 +26,7 @@
 struct vring_look {
 	uint64_t answered_at; /* monotonic, ns */
 	struct patience patience;
+	struct beside beside;
 };
 
 /*
@@ -30,7 +35,12 @@ struct vring_look {
  */
 bool vring_glance(const struct vring_queue *q);
 
-void vring_look_reset(struct vring_look *l);
+/* A guest has connected to this socket. Called by the thread that serves it. */
+void vring_look_begin(struct vring_look *l, int socket);
+/* The guest is gone. */
+void vring_look_end(struct vring_look *l);
+/* Requests were answered, of so many bytes each. */
+void vring_look_answered(struct vring_look *l, struct vhost_user *u, size_t bytes);
 /* A sleep is over, because the guest asked for so many things. */
 void vring_look_woken(struct vring_look *l, struct vhost_user *u, unsigned requests);
 /* All requests are answered. Whether there are new ones, if looking is worth it; else the thread should
