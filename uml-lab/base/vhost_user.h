@@ -27,7 +27,7 @@ struct vhost_user_device {
 	/* Offered, VIRTIO_F_… and the device's own bits; the transport's and the rings' are added. */
 	uint64_t features;
 	unsigned queues;        /* 1 … VHOST_USER_QUEUES_MAX */
-	bool in_band; /* offer notifications as messages: what time travel needs; slower, since UML waits for each to be acknowledged */
+	bool in_band; /* offer notifications as messages: what time travel needs, slower: UML waits for each answer */
 	unsigned config_length; /* bytes, at most VHOST_USER_CONFIG_MAX */
 	void (*get_config)(void *arg, void *out); /* all config_length bytes */
 	/* 0, or -1 when that can't be set; NULL: nothing can. Within config_length. */
