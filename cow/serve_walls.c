@@ -25,7 +25,7 @@ static const char *const calls[] = {
 	"sync_file_range", "msync", "flock", "ioctl", "copy_file_range", "sendfile", "getxattr", "lgetxattr",
 	"fgetxattr", "setxattr", "lsetxattr", "fsetxattr", "listxattr", "llistxattr", "flistxattr",
 	"removexattr", "lremovexattr", "fremovexattr", "memfd_create", "eventfd", "threads", "socket",
-	"socketpair", "bind", "listen", "accept", "accept4", "connect", "setsockopt", "sched_setscheduler", "sched_setaffinity",
+	"socketpair", "bind", "listen", "accept", "accept4", "connect", "setsockopt", "sched_setscheduler", "affinity",
 	"ioprio_set", "setpriority", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", NULL};
 
 int serve_walls_first(struct error *err)

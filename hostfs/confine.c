@@ -19,7 +19,7 @@ static const char *const calls[] = {
 	"ftruncate", "fallocate", "fsync", "fdatasync", "syncfs", "copy_file_range", "getxattr", "lgetxattr",
 	"setxattr", "lsetxattr", "listxattr", "llistxattr", "removexattr", "lremovexattr", "accept4", "threads",
 	"clone3", "flock", "umount2", "wait4", "fadvise64",
-	"sched_setaffinity", NULL};
+	"affinity", NULL};
 
 int hostfs_confine(const struct hostfs_share *shares, size_t count, char *walls, struct error *err)
 {

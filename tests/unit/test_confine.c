@@ -206,6 +206,7 @@ static int run_filtered(void)
 				     SYS_openat};
 	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
 	pthread_t thread;
+	cpu_set_t set;
 
 	for (size_t i = 0; i < ARRAY_SIZE(denied); i++)
 		if (syscall(denied[i], 0, 0, 0, 0, 0) != -1 || errno != ENOSYS)
@@ -216,6 +217,9 @@ static int run_filtered(void)
 		return 51;
 	if (pthread_create(&thread, NULL, nothing, NULL) || pthread_join(thread, NULL))
 		return 52;
+	if (sched_getaffinity(0, sizeof(set), &set) || sched_setaffinity(0, sizeof(set), &set) ||
+	    sched_setaffinity(getppid(), sizeof(set), &set) != -1 || errno != ENOSYS)
+		return 54;
 	return prctl(PR_SET_NAME, "name") == 0 && prctl(PR_SET_DUMPABLE, 0) == -1 ? 0 : 53;
 }
 
@@ -235,7 +239,7 @@ static int run_forking(void)
 
 static void test_calls(void)
 {
-	static const char *const threads[] = {"threads", "socket", NULL};
+	static const char *const threads[] = {"threads", "socket", "affinity", NULL};
 	static const char *const processes[] = {"clone", "wait4", NULL};
 	static const int families[] = {AF_UNIX, 0};
 	struct confine_spec spec = {.calls = threads, .families = families};

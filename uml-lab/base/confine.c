@@ -138,6 +138,7 @@ static int allow_open_ask(scmp_filter_ctx ctx, struct error *err)
 static int allow_call(scmp_filter_ctx ctx, const char *call, const int *families, struct error *err)
 {
 	const struct scmp_arg_cmp no_namespace = SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_NAMESPACES, 0);
+	const struct scmp_arg_cmp self = SCMP_A0_32(SCMP_CMP_EQ, 0);
 	const struct scmp_arg_cmp thread =
 		SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_NAMESPACES | CLONE_THREAD, CLONE_THREAD);
 
@@ -145,6 +146,8 @@ static int allow_call(scmp_filter_ctx ctx, const char *call, const int *families
 		return add_rule(ctx, SCMP_ACT_ALLOW, "clone", 1, &no_namespace, err);
 	if (str_eq(call, "threads"))
 		return add_rule(ctx, SCMP_ACT_ALLOW, "clone", 1, &thread, err);
+	if (str_eq(call, "affinity"))
+		return add_rule(ctx, SCMP_ACT_ALLOW, "sched_setaffinity", 1, &self, err);
 	if (str_eq(call, "socket"))
 		return allow_sockets(ctx, families, err);
 	if (str_eq(call, "streams"))

@@ -47,6 +47,7 @@ struct confine_spec {
 	 * libseccomp does not know are left out. Some names allow less than they say:
 	 * - "clone": processes, but never with a new namespace
 	 * - "threads": clone() of threads only
+	 * - "affinity": sched_setaffinity() of the thread that calls it
 	 * - "socket": of the families below
 	 * - "streams": socket() and socketpair(), of AF_UNIX and not for datagrams
 	 * - "connect-ask": connect(), which somebody else does in its place: see confine_filter_install()
