@@ -13,7 +13,7 @@
  * other, and wakes nobody far away. Whether it waits the host's kernel tells (schedstat: time on a run queue). What the guest's
  * processes wait for each other is at most a tenth of the time; who shares the processor with somebody else waits for half of it.
  *
- * Servers of its disks and shares see from its kernel's mask where it is, and come there or stay away by themselves (base/beside.h).
+ * Servers of its disks and shares see from its kernel's mask where it is, and come there or stay away (base/beside.h).
  *
  * A guest that does nothing wakes nobody for this: the clock for looking is the processor time that its kernel used
  * (timer_create(2) on the process's CPU clock). It also runs for a program that only computes, slowly: by the guest's clock ticks.
