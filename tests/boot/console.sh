@@ -6,6 +6,7 @@ need tmux
 S=uml-lab-test-$$
 at_exit "tmux -L $S kill-server 2>/dev/null"
 screen() { tmux -L "$S" capture-pane -p -t "$1"; }
+at_exit 'for w in a b; do echo "-- window $w:"; screen $w | grep . || :; done'
 shows() { screen "$1" | grep -qF -- "$2"; }
 
 try_console() { # KERNEL
@@ -22,8 +23,11 @@ try_console() { # KERNEL
 	# Not before the shells are there: what is typed earlier may be thrown away.
 	wait_until 10 shows a "\$"
 	wait_until 10 shows b "\$"
+	# What was printed before fits into the window, below the line that says how to leave.
+	expect 0 uml-lab exec con/m -- sh -c 'for i in 1 2 3 4 5 6 7 8; do seq -f "before-%g" 10; done >/dev/console; echo before-all >/dev/console'
 	tmux -L "$S" send-keys -t a "uml-lab console con/m; echo left with \$?" Enter
-	wait_until 10 shows a "Ctrl-] detaches"
+	wait_until 10 shows a before-all
+	shows a "Ctrl-] detaches" || fail "nobody is told how to leave"
 	tmux -L "$S" send-keys -t a "" Enter
 	tmux -L "$S" send-keys -t a "echo typed-\$((40+2))" Enter
 	wait_until 10 shows a typed-42

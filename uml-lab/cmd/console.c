@@ -3,7 +3,7 @@
 #include "uml-lab/cmd/cmd.h"
 #include "uml-lab/machine/client.h"
 
-#define REPLAY_BYTES 4096	/* about a screenful of what was printed before */
+#define REPLAY_BYTES 4096	/* of what was printed before; of that a windowful */
 
 struct console_options {
 	bool read_only;

@@ -188,6 +188,47 @@ void console_replay(struct supervisor *sv, uint32_t bytes, struct strbuf *out)
 	}
 }
 
+/* Where a terminal writes next: a kernel's lines end without a return, so that the next begins where the last one ended. */
+struct pen {
+	unsigned int row, column;
+	bool escape; /* within a sequence, as ESC [ 1 m */
+};
+
+static void move_pen(struct pen *pen, char c, unsigned int columns)
+{
+	if (pen->escape) {
+		pen->escape = c == '[' || (c >= ' ' && c < '@');
+	} else if (c == '\033') {
+		pen->escape = true;
+	} else if (c == '\n') {
+		pen->row++;
+	} else if (c == '\r') {
+		pen->column = 0;
+	} else if ((unsigned char)c >= ' ' && ((unsigned char)c & 0xc0) != 0x80 && ++pen->column > columns) {
+		pen->row++;
+		pen->column = 1;
+	}
+}
+
+size_t console_fit(const struct strbuf *text, unsigned int rows, unsigned int columns)
+{
+	struct pen end = {0}, pen = {0};
+	size_t start = 0;
+
+	if (rows == 0 || columns == 0)
+		return 0;
+	for (size_t i = 0; i < text->length; i++)
+		move_pen(&end, text->data[i], columns);
+	for (size_t i = 0; i < text->length; i++) {
+		if (i == start && end.row - pen.row + 1 < rows)
+			break;
+		move_pen(&pen, text->data[i], columns);
+		if (text->data[i] == '\n')
+			start = i + 1;
+	}
+	return start;
+}
+
 void console_output(struct supervisor *sv, const void *data, size_t length)
 {
 	write_log(sv, data, length);

@@ -286,7 +286,7 @@ static bool attach_console(struct client *client, const struct wire_frame *frame
 	client->rows = le16toh(request.size.rows);
 	client->columns = le16toh(request.size.columns);
 	console_replay(client->sv, le32toh(request.replay), &replay);
-	for (size_t at = 0; at < replay.length;) {
+	for (size_t at = console_fit(&replay, client->rows, client->columns); at < replay.length;) {
 		size_t piece =
 			replay.length - at < FRAME_PAYLOAD_MAX ? replay.length - at : FRAME_PAYLOAD_MAX;
 

@@ -344,6 +344,8 @@ void console_output(struct supervisor *sv, const void *data, size_t length);
 void console_input(struct supervisor *sv, const void *data, size_t length);
 /* At most `bytes` last bytes of the log. */
 void console_replay(struct supervisor *sv, uint32_t bytes, struct strbuf *out);
+/* At which of its lines to begin so that the rest fits into a window, below one line that is there; 0 x 0: no window. */
+size_t console_fit(const struct strbuf *text, unsigned int rows, unsigned int columns);
 /* Tells the guest the size (0: unknown) if it is another than before. */
 void console_resize(struct supervisor *sv, uint16_t rows, uint16_t columns);
 
