@@ -558,7 +558,7 @@ int serve_blk_run(struct serve_blk *b, struct vring_queue *q, struct error *err)
 		serve_disk_unlock(b->disk);
 		if (ret < 0)
 			return -1;
-		vring_look_answered(&b->disk->look, b->disk->guest, batch_bytes(b) / (unsigned)b->count);
+		vring_look_answered(&b->disk->look, b->disk->guest, b->disk->gather.large);
 		if (gather(b, q))
 			continue;
 		if (tell(b, q, err))

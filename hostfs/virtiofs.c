@@ -177,7 +177,7 @@ static void answer(struct hostfs_device *d, struct vring_queue *q, const struct 
 	}
 	vring_push(q, chain->head, (uint32_t)n);
 	if (q->index)
-		vring_look_answered(&d->look, d->u, chain->out_bytes + n);
+		vring_look_answered(&d->look, d->u, chain->out_bytes + n > VRING_LARGE);
 }
 
 /* Tells the guest of what was answered; of FORGETs when half of the queue's places are taken. */

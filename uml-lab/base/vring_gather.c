@@ -4,7 +4,6 @@
 #include "uml-lab/base/vring_look.h"
 
 #define PATIENCE_MAX 1024u
-#define LARGE	     (32u << 10) /* bytes: copying it takes as long as being told of it */
 
 void vring_gather_reset(struct vring_gather *g)
 {
@@ -15,7 +14,7 @@ void vring_gather_taken(struct vring_gather *g, unsigned count, size_t bytes)
 {
 	if (count > g->flying)
 		g->flying = count;
-	g->large = bytes / count > LARGE;
+	g->large = bytes / count > VRING_LARGE;
 	g->idle = false;
 }
 

@@ -8,7 +8,6 @@
 #define GLANCES      16u     /* between two looks at the clock */
 #define PREEMPTED_NS 200000u /* between two looks at the clock: somebody else ran here, for long */
 #define SLEEPS_MAX   1024u   /* for one look in vain */
-#define LARGE	     (32u << 10) /* bytes: copying them takes as long as being told of them */
 
 void vring_look_begin(struct vring_look *l, int socket)
 {
@@ -22,9 +21,9 @@ void vring_look_end(struct vring_look *l)
 	beside_end(&l->beside);
 }
 
-void vring_look_answered(struct vring_look *l, struct vhost_user *u, size_t bytes)
+void vring_look_answered(struct vring_look *l, struct vhost_user *u, bool large)
 {
-	beside_answered(&l->beside, bytes > LARGE);
+	beside_answered(&l->beside, large);
 	if (!beside_is(&l->beside) || !l->patience.looking)
 		return;
 	patience_in_vain(&l->patience);

@@ -22,6 +22,7 @@
 #include "uml-lab/base/vhost_user.h"
 
 #define VRING_LOOK_NS 300000u /* a guest's way from an answer to its next request takes 50 to 150 µs */
+#define VRING_LARGE   (32u << 10) /* bytes of a request: copying them takes as long as being told of it */
 
 struct vring_look {
 	uint64_t answered_at; /* monotonic, ns */
@@ -39,8 +40,8 @@ bool vring_glance(const struct vring_queue *q);
 void vring_look_begin(struct vring_look *l, int socket);
 /* The guest is gone. */
 void vring_look_end(struct vring_look *l);
-/* Requests were answered, of so many bytes each. */
-void vring_look_answered(struct vring_look *l, struct vhost_user *u, size_t bytes);
+/* Requests were answered, of more than VRING_LARGE bytes each or not. */
+void vring_look_answered(struct vring_look *l, struct vhost_user *u, bool large);
 /* A sleep is over, because the guest asked for so many things. */
 void vring_look_woken(struct vring_look *l, struct vhost_user *u, unsigned requests);
 /* All requests are answered. Whether there are new ones, if looking is worth it; else the thread should
