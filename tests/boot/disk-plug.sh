@@ -3,12 +3,12 @@
 # timeout: 120
 . tests/cases/lib.sh
 
-# write_lab KERNEL DRIVER THIRD: with what stands in the lab of them
+# write_lab KERNEL DRIVER THIRD: with what stands in the lab of them. Restarted: see boot/disk.
 write_lab() {
 	lab plug <<-END
 		lab: plug
 		base: tiny
-		machines: {m: {memory: 64M, kernel: "$1", $2 disks: [{size: 16M}, {size: 32M$3}]}}
+		machines: {m: {memory: 64M, kernel: "$1", restart: on-failure, $2 disks: [{size: 16M}, {size: 32M$3}]}}
 	END
 }
 in_m() { timeout -k 5 30 uml-lab exec plug/m -- sh -c "$1"; }

@@ -17,12 +17,12 @@ chmod 444 "$T/spare.img"
 # disk INDEX FIELD: a counter of the disk server
 disk() { uml-lab status --json disk >"$T/status.json" && json "$T/status.json" "d['machines'][0]['live']['disks']['list'][$1]['$2']"; }
 
-# write_lab KERNEL BASE DRIVER
+# write_lab KERNEL BASE DRIVER. Restarted: a reboot kills what forks, and 6.12 panics by that now and then (kernel_faults.c).
 write_lab() {
 	lab disk <<-END
 		lab: disk
 		base: $2
-		machines: {m: {memory: 64M, kernel: "$1", disk: $3, disks: [{size: 32M}]}}
+		machines: {m: {memory: 64M, kernel: "$1", restart: on-failure, disk: $3, disks: [{size: 32M}]}}
 	END
 }
 

@@ -38,6 +38,34 @@ for k in $(kernels); do
 	wait_until 5 gone
 done
 
+# A panic that is a known bug of the kernel says so: no student has to look for what he did wrong.
+lab forks <<-END
+	lab: forks
+	base: tiny
+	machines: {m: {memory: 64M, kernel: auto}}
+END
+for k in $(kernels); do
+	sed -i "s/kernel: .*}}/kernel: \"$k\"}}/" "$T/labs/forks/lab.yml"
+	rm -rf "$HOME/.local/state"
+	up "$T/labs/forks"
+	run timeout -k 5 60 uml-lab exec forks -- sh -c 'n=0
+		while [ $n -lt 200 ]; do
+			sh -c "while :; do /bin/true; done" & p=$!
+			usleep 20000
+			kill -9 $p
+			wait $p
+			n=$((n + 1))
+		done 2>/dev/null
+		echo stands'
+	if ! grep -q stands "$T/out"; then
+		wait_until 20 sh -c 'uml-lab status forks | grep -q failed'
+		expect 0 uml-lab status forks
+		says "when a process is killed while it forks"
+	fi
+	run uml-lab down --force forks
+	wait_until 5 gone
+done
+
 # Too little memory for the kernel, an image that is no file system.
 truncate -s 20M "$T/empty.img"
 lab empty <<-END

@@ -72,6 +72,7 @@ static void check_kernels(struct host_check *check)
 	struct kernel *kernels = NULL;
 	size_t count = 0;
 	struct error err = ERROR_INIT;
+	const char *fault;
 	cleanup_strbuf struct strbuf list = STRBUF_INIT;
 
 	if (kernel_list(&kernels, &count, &err) < 0 || !count) {
@@ -80,13 +81,17 @@ static void check_kernels(struct host_check *check)
 		free(kernels);
 		return;
 	}
+	fault = kernel_known_fault(&kernels[0]); /* the one that labs get that name none */
 	for (size_t i = 0; i < count; i++) {
 		strbuf_printf(&list, "%s%s (%s)%s", i ? ", " : "", kernels[i].release, kernels[i].path,
 			      kernels[i].modules ? "" : " without modules");
 		kernel_free(&kernels[i]);
 	}
 	free(kernels);
-	say(check, OK, "%s", list.failed ? "found" : list.data);
+	say(check, fault ? WARNING : OK, "%s%s%s", list.failed ? "found" : list.data,
+	    fault ? "; the first may panic: " : "", fault ?: "");
+	if (fault)
+		remedy(check, "a kernel from 7.0 on, or 6.1 (tests/kernels fetches both), or restart: on-failure in lab.yml");
 }
 
 static void check_ptrace(struct host_check *check)

@@ -30,6 +30,11 @@ int kernel_has_module(const struct kernel *kernel, const char *module);
 /* All kernels found, newest first; owned by the caller (kernel_free each, free the array). */
 int kernel_list(struct kernel **out, size_t *count, struct error *err);
 
+/* kernel_faults.c: bugs of kernels that may end a machine. Which one a panic with this text is; NULL: none that is known. */
+const char *kernel_explain_panic(const struct kernel *kernel, const char *panic);
+/* The worst of those that a kernel has; NULL: none. */
+const char *kernel_known_fault(const struct kernel *kernel);
+
 /*
  * The initramfs for this kernel: stage-0 as /init and the modules it needs
  * (hostfs, virtio_blk and what they depend on, decompressed), as a cpio (newc).

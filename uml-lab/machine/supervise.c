@@ -275,6 +275,18 @@ static void on_restart_timer(void *arg)
 	start_again(arg);
 }
 
+static void describe_panic(const struct supervisor *sv, const char *text, char *out, size_t size)
+{
+	const char *known = kernel_explain_panic(&sv->spec->kernel, text);
+
+	if (known)
+		snprintf(out, size,
+			 "kernel panic, %s (kernel: 6.1 or 7.2 has it not, restart: on-failure starts the machine again): %s",
+			 known, text);
+	else
+		snprintf(out, size, "kernel panic: %s", text);
+}
+
 /* Why a kernel that nobody stopped ended; "" when the guest powered itself off. */
 static void cause_of_end(struct supervisor *sv, int status, char *out, size_t size)
 {
@@ -285,7 +297,7 @@ static void cause_of_end(struct supervisor *sv, int status, char *out, size_t si
 	} else if (sv->mconsole.panic[0] ||
 		   tail_find(&sv->console.tail, "Kernel panic - not syncing: ", text, sizeof(text)) ||
 		   tail_find(&sv->early_tail, "Kernel panic - not syncing: ", text, sizeof(text))) {
-		snprintf(out, size, "kernel panic: %s", sv->mconsole.panic[0] ? sv->mconsole.panic : text);
+		describe_panic(sv, sv->mconsole.panic[0] ? sv->mconsole.panic : text, out, size);
 	} else if (status == 0) {
 		out[0] = '\0';
 	} else {
