@@ -213,6 +213,7 @@ static void disk_free(struct serve_disk *d)
 		close(d->poll);
 	if (d->wake >= 0)
 		close(d->wake);
+	sem_destroy(&d->config_read);
 	pthread_mutex_destroy(&d->lock);
 	pthread_mutex_destroy(&d->note_lock);
 }
@@ -263,6 +264,7 @@ static int serve_init(struct serve *s, struct error *err)
 	s->count = o->count;
 	for (size_t i = 0; i < s->count; i++) {
 		s->disks[i].listener = s->disks[i].wake = s->disks[i].poll = s->disks[i].sync_folder = -1;
+		sem_init(&s->disks[i].config_read, 0, 0);
 		pthread_mutex_init(&s->disks[i].lock, NULL);
 		pthread_mutex_init(&s->disks[i].note_lock, NULL);
 	}

@@ -112,6 +112,7 @@ static void get_config(void *arg, void *out)
 	};
 
 	memcpy(out, &c, sizeof(c));
+	serve_disk_config_read(d);
 }
 
 /* All that a guest may change is whether its writes wait in a cache. */

@@ -101,6 +101,12 @@ void serve_disk_set_chain(struct serve_disk *d, struct cow_chain *chain)
 	serve_claim_reset(d);
 }
 
+void serve_disk_config_read(struct serve_disk *d)
+{
+	if (atomic_exchange(&d->config_awaited, false))
+		sem_post(&d->config_read);
+}
+
 /* ---- What is watched ---- */
 
 static int watch(struct serve_disk *d, int fd, uint32_t events)
@@ -189,6 +195,7 @@ static void drop_guest(struct serve_disk *d, const struct error *why)
 	if (watch(d, d->listener, EPOLLIN))
 		serve_disk_note(d, "no other guest can have this disk: %s", strerror(errno));
 	atomic_store(&d->n.connected, false);
+	serve_disk_config_read(d);
 	flush_all(d);
 }
 
@@ -246,9 +253,13 @@ static void tell_config(struct serve_disk *d)
 {
 	struct error err = ERROR_INIT;
 
-	if (atomic_exchange(&d->config_changed, false) && d->guest &&
-	    vhost_user_config_changed(d->guest, &err))
+	if (!atomic_exchange(&d->config_changed, false))
+		return;
+	if (d->guest && vhost_user_config_changed(d->guest, &err) == 0)
+		return;
+	if (d->guest)
 		log_error(&err);
+	serve_disk_config_read(d); /* nobody will */
 }
 
 /* How long to sleep at most; NULL: until something comes. */

@@ -11,6 +11,7 @@
 #define COW_SERVE_INTERNAL_H
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <sys/uio.h>
 
@@ -42,6 +43,8 @@ struct serve_disk {
 	pthread_t thread;
 	bool thread_runs;
 	atomic_bool stop, config_changed;
+	atomic_bool config_awaited; /* a job waits until the guest has read the configuration again … */
+	sem_t config_read;	    /* … which this tells it */
 	atomic_bool unflushed; /* the last flush failed */
 	struct serve_counters n;
 
@@ -104,6 +107,8 @@ void serve_disk_note(struct serve_disk *d, const char *fmt, ...) __attribute__((
 int serve_disk_flush(struct serve_disk *d);
 /* Opens the disk's chain, writable. NULL + err. */
 struct cow_chain *serve_disk_open(const struct serve *s, const char *file, struct error *err);
+/* The guest has read the configuration, or there is none that could: a job need not wait any longer. */
+void serve_disk_config_read(struct serve_disk *d);
 /* Makes `chain` (NULL: none) what the disk holds, and tells quota and counters. Under the lock. */
 void serve_disk_set_chain(struct serve_disk *d, struct cow_chain *chain);
 

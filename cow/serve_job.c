@@ -358,6 +358,29 @@ static int do_merge(struct job *j, struct error *err)
 
 /* ---- INSERT, EJECT ---- */
 
+/* The guest's driver reads within milliseconds how large its disk is now. One without a driver never does. */
+#define CONFIG_READ_S 1
+
+/* Tells the guest that the disk's size is another, and waits until it has asked for it: what looks at the disk after the answer
+ * finds it as it is now. */
+static void tell_guest(struct serve_disk *d)
+{
+	struct timespec until;
+
+	atomic_store(&d->config_awaited, true);
+	atomic_store(&d->config_changed, true);
+	serve_disk_wake(d);
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += CONFIG_READ_S;
+	while (sem_clockwait(&d->config_read, CLOCK_MONOTONIC, &until))
+		if (errno == ETIMEDOUT) {
+			/* read just now: its post must not be taken for the next one's */
+			if (!atomic_exchange(&d->config_awaited, false))
+				continue;
+			return;
+		}
+}
+
 static int do_insert(struct job *j, struct error *err)
 {
 	struct serve_disk *d = j->disk;
@@ -372,8 +395,7 @@ static int do_insert(struct job *j, struct error *err)
 	serve_job_lock(d);
 	serve_disk_set_chain(d, chain);
 	serve_job_unlock(d);
-	atomic_store(&d->config_changed, true);
-	serve_disk_wake(d);
+	tell_guest(d);
 	return 0;
 }
 
@@ -393,8 +415,7 @@ static int do_eject(struct job *j, struct error *err)
 	if (ret)
 		return error_errno(err, -ret, "flush disk %u", d->index);
 	cow_chain_close(chain);
-	atomic_store(&d->config_changed, true);
-	serve_disk_wake(d);
+	tell_guest(d);
 	return 0;
 }
 

@@ -3,6 +3,7 @@
 
 #include "tests/unit/serve_guest.h"
 #include "uml-lab/base/cleanup.h"
+#include "uml-lab/base/loop.h"
 
 static void test_model(void)
 {
@@ -263,30 +264,43 @@ static void test_insert_eject(void)
 	struct server s = {.disks = {{SOCKET, "top", NULL}, {"s1", "-", NULL}}, .options.count = 2};
 	struct front f, g;
 	struct vhost_user_message config = {.header.size = 12 + 8, .u.config.size = 8};
-	uint64_t capacity;
+	struct pollfd answer = {.events = POLLIN};
+	uint64_t capacity, begun;
 
 	make_chain(1);
 	memcpy(second, model, SIZE);
 	OK(cow_create("top", "base", NULL, err));
 	OK(cow_create("second", "base", NULL, err));
 	begin(&s, &f);
+	answer.fd = s.control;
 	CU_ASSERT_TRUE_FATAL(front_connect(&g, "s1"));
 	CU_ASSERT_EQUAL(front_do(&g, VIRTIO_BLK_T_IN, 0, FRONT_DATA, 512, true), VIRTIO_BLK_S_IOERR);
 	CU_ASSERT_EQUAL(front_flush(&g), VIRTIO_BLK_S_IOERR);
 	CU_ASSERT_EQUAL(server_ask(&s, COW_SERVE_EJECT, 1, NULL, &m), ERROR_STATE);
 	CU_ASSERT_EQUAL(server_ask(&s, COW_SERVE_INSERT, 1, path_of("top"), &m), ERROR_STATE); /* in use */
-	CU_ASSERT_EQUAL(server_ask(&s, COW_SERVE_INSERT, 1, path_of("second"), &m), 0);
-	CU_ASSERT_EQUAL(server_ask(&s, COW_SERVE_INSERT, 1, path_of("second"), &m), ERROR_STATE);
+	/* it is in when the guest has asked how large it is */
+	OK(cow_serve_send_path(s.control, ++s.sequence, COW_SERVE_INSERT, 1, path_of("second"), err));
 	CU_ASSERT_EQUAL(front_backend_request(&g), VHOST_USER_BACKEND_CONFIG_CHANGE);
+	CU_ASSERT_EQUAL(poll(&answer, 1, 50), 0);
 	CU_ASSERT_TRUE(front_ask(&g, VHOST_USER_GET_CONFIG, &config));
 	memcpy(&capacity, config.u.config.data, 8);
 	CU_ASSERT_EQUAL(capacity, SECTORS);
+	CU_ASSERT_TRUE(server_receive(&s, &m) && m.header.sequence == s.sequence && m.u.reply.status == 0);
+	CU_ASSERT_EQUAL(server_ask(&s, COW_SERVE_INSERT, 1, path_of("second"), &m), ERROR_STATE);
 	memset(second + 9 * 512, 5, 512);
 	CU_ASSERT_EQUAL(front_write(&g, 9, second + 9 * 512, 512), VIRTIO_BLK_S_OK);
+	/* a guest that never asks is not waited for for ever, nor one that goes, nor none */
 	CU_ASSERT_EQUAL(server_ask(&s, COW_SERVE_EJECT, 1, NULL, &m), 0);
 	CU_ASSERT_EQUAL(front_write(&g, 9, second, 512), VIRTIO_BLK_S_IOERR);
 	CU_ASSERT_TRUE(guest_sees(&f));
+	OK(cow_serve_send_path(s.control, ++s.sequence, COW_SERVE_INSERT, 1, path_of("second"), err));
+	CU_ASSERT_EQUAL(front_backend_request(&g), VHOST_USER_BACKEND_CONFIG_CHANGE); /* of the EJECT */
+	CU_ASSERT_EQUAL(front_backend_request(&g), VHOST_USER_BACKEND_CONFIG_CHANGE);
+	begun = loop_now_ns();
 	front_close(&g);
+	CU_ASSERT_TRUE(server_receive(&s, &m) && m.header.sequence == s.sequence && m.u.reply.status == 0);
+	CU_ASSERT_EQUAL(server_ask(&s, COW_SERVE_EJECT, 1, NULL, &m), 0);
+	CU_ASSERT_TRUE(loop_now_ns() - begun < 900000000);
 	end(&s, &f);
 	CU_ASSERT_TRUE(shows("second", second));
 }
