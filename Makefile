@@ -199,21 +199,21 @@ lint: deps-lint
 	@tests/lint
 
 bench: deps-check
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory all bench-needs
 	@tests/bench/run $(B) $(BENCH)
 
 # The disk of a guest against ubd and qemu-storage-daemon: about ten minutes.
 .PHONY: bench-disk
 bench-disk: deps-check
 	@tests/deps qemu-system-common
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory all bench-needs
 	@tests/bench/run $(B) disk
 
 # Guests' networks, to the host and to each other: about seven minutes.
 .PHONY: bench-net
 bench-net: deps-check
 	@tests/deps slirp4netns slirp
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory all bench-needs
 	@tests/bench/run $(B) net
 
 # FUZZ_SECONDS for each entry; needs clang.

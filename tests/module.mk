@@ -15,7 +15,17 @@ unit-tests: $(UNIT_BINS)
 $(B)/tests/image-recipe: $(wildcard uml-lab/image/*.[ch])
 	@mkdir -p $(@D)
 	@cat $^ | sha256sum > $@
-unit-tests: $(B)/tests/image-recipe
+
+# For tests/bench/disk.sh, see there.
+$(B)/tests/disk-limit: $(B)/obj/tests/bench/disk-limit.o $(B)/libbase.a
+	@mkdir -p $(@D)
+	@echo "  LD   $@"
+	@$(CC) $(LDFLAGS) -o $@ $^
+
+# What tests/bench/run needs beside the programs.
+.PHONY: bench-needs
+bench-needs: $(B)/tests/image-recipe $(B)/tests/disk-limit
+unit-tests: bench-needs
 
 # Runs inside a guest that has no library of ours nor of anybody's.
 $(B)/tests/cgroup_guest: $(B)/obj-static/tests/boot/cgroup_guest.o $(addprefix $(B)/obj-static/uml-lab/,machine/cgroup.o \

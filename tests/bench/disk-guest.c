@@ -27,6 +27,7 @@
 #endif /* of each measurement */
 
 static bool quick;	  /* not one block more, however few were written: for a disk that would take minutes */
+static bool nosync;	  /* nothing with fsync: for a disk that keeps nothing */
 static char only[256]; /* names of measurements with commas around them, for those alone; "" for all */
 static int disk;
 static uint64_t size;
@@ -165,7 +166,7 @@ static bool is_wanted(const char *name)
 	return !only[0] || strstr(only, quoted);
 }
 
-/* The value of dev= in the command line, whether it says "quick", and only=. */
+/* The value of dev= in the command line, whether it says "quick" and "nosync", and only=. */
 static void find_device(char *path, size_t n)
 {
 	char line[4096] = "", name[32] = "", list[200] = "";
@@ -177,6 +178,7 @@ static void find_device(char *path, size_t n)
 	if ((at = strstr(line, " only=")) && sscanf(at, " only=%199s", list) == 1)
 		snprintf(only, sizeof(only), ",%s,", list);
 	quick = strstr(line, " quick");
+	nosync = strstr(line, " nosync");
 	snprintf(path, n, "/dev/%s", name);
 }
 
@@ -215,7 +217,7 @@ int main(void)
 	if (is_wanted("read-4k-cached"))
 		measure_cached(dev);
 	for (size_t i = 0; i < sizeof(patterns) / sizeof(patterns[0]); i++)
-		if (is_wanted(patterns[i].name))
+		if (is_wanted(patterns[i].name) && !(nosync && patterns[i].sync))
 			measure(&patterns[i]);
 	printf("finished\n");
 	sync();

@@ -9,6 +9,9 @@
 # FLUSH (5 fdatasync() in a run with 700 fsyncs, seen with 7.2.22); with writethrough=on (qemu-sync) each write is followed by a flush.
 # uml-cow serve: a FLUSH, answered when data and bitmap are on the host's disk. So fsync is compared with ubd-sync and qemu-sync.
 #
+# limit (disk-limit.c): a server with our rings and our waiting that answers at once, and reads and writes nothing. What of a row is
+# the way to another process and back, and not the disk, can be seen from it; it keeps nothing, so it has no fsync.
+#
 # Rounds go forth and back through the backends; each ratio is the median of the rounds' ratios.
 #
 #   DISK_ROUNDS=5  DISK_KERNELS="7.2 6.1"  DISK_MIB=512  DISK_BACKENDS="ubd serve-1"
@@ -151,6 +154,13 @@ one() {
 	case $1 in
 	ubd) guest "$2" "$3" "$4" ubd0=top.cow,base.img dev=ubda ;;
 	ubd-sync) guest "$2" "$3" "$4" ubd0s=top.cow,base.img dev=ubda quick ;;
+	limit)
+		"$UML_LAB_BUILD/tests/disk-limit" s "$mib" &
+		server=$!
+		ready s
+		guest "$2" "$3" "$4" "virtio_uml.device=$PWD/s:2" dev=vda nosync
+		stop_server
+		;;
 	qemu-*)
 		sync=
 		[[ $1 != qemu-sync-* ]] || sync=,writethrough=on
@@ -176,7 +186,7 @@ one() {
 	esac
 }
 
-backends=${DISK_BACKENDS:-ubd ubd-sync qemu-1 qemu-sync-1 serve-1 serve-8 serve-4 qemu-4 qemu-8}
+backends=${DISK_BACKENDS:-ubd limit ubd-sync qemu-1 qemu-sync-1 serve-1 serve-8 serve-4 qemu-4 qemu-8}
 backwards=$(echo "$backends" | tr ' ' '\n' | tac)
 for k in $kernels; do
 	kernel=$(kernel_of "$k")
@@ -193,7 +203,7 @@ for k in $kernels; do
 	echo
 	echo "kernel $k, $rounds rounds, load $(cut -d' ' -f1-3 /proc/loadavg), $(nproc) CPUs; 1 MiB and cached in MB/s, 4 KiB in operations a second, boot in ms"
 	python3 - "$k" "$rounds" $backends <<'PY'
-import statistics, sys
+import re, statistics, sys
 k, rounds, backends = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
 values = {}
 for b in backends:
@@ -202,18 +212,28 @@ for b in backends:
             w = line.split()
             if w[:1] == ['result'] and len(w) == 3:
                 values.setdefault(w[1], {}).setdefault(b, []).append(float(w[2]))
+def median(name, b):
+    return '%.0f' % statistics.median(values[name][b]) if b in values[name] else '-'
 def ratio(name, ours, other):
     row = values[name]
     if ours not in row or other not in row:
-        return '%11s' % '-'
+        return '-'
     pairs = zip(row[ours], row[other])
-    return '%11.2f' % statistics.median(b / a if name == 'boot' else a / b for a, b in pairs)
-print('%-20s' % 'median' + ''.join('%12s' % b for b in backends) + '%11s%11s%11s%11s' % ('ours:ubd', 'ours:qemu', '4:1', '8:1'))
-for name, row in values.items():
+    return '%.2f' % statistics.median(b / a if name == 'boot' else a / b for a, b in pairs)
+heads = backends + ['ours:ubd', 'ours:qemu', 'limit:ubd', '4:1', '8:1']
+# two lines for what is long
+heads = [re.fullmatch('(.*?[-:])(.*)', h).groups() if len(h) > 7 else ('', h) for h in heads]
+widths = [max(len(a), len(b), 6 if i < len(backends) else 4) + 1 for i, (a, b) in enumerate(heads)]
+def line(name, cells):
+    print(('%-18s' % name + ''.join(c.rjust(w) for c, w in zip(cells, widths))).rstrip())
+line('', [a for a, b in heads])
+line('median', [b for a, b in heads])
+for name in values:
     sync = '-sync' if 'fsync' in name else ''
-    print('%-20s' % name + ''.join('%12.0f' % statistics.median(row[b]) for b in backends) +
-          ratio(name, 'serve-1', 'ubd' + sync) + ratio(name, 'serve-1', 'qemu' + sync + '-1') +
-          ratio(name, 'serve-4', 'serve-1') + ratio(name, 'serve-8', 'serve-1'))
-print('ours:ubd, ours:qemu: chains of 1, above 1 is faster (fsync: against ubd-sync, qemu-sync). 4:1, 8:1: our chain of 4, 8 against ours of 1')
+    line(name, [median(name, b) for b in backends] +
+         [ratio(name, 'serve-1', 'ubd' + sync), ratio(name, 'serve-1', 'qemu' + sync + '-1'), ratio(name, 'limit', 'ubd'),
+          ratio(name, 'serve-4', 'serve-1'), ratio(name, 'serve-8', 'serve-1')])
+print('ours: chains of 1; above 1 is faster (fsync: to ubd-sync, qemu-sync). 4:1, 8:1: our chain of 4, 8 to ours of 1')
+print('limit: a server that answers at once and reads and writes nothing: what no vhost-user server can be faster than')
 PY
 done
