@@ -2,10 +2,11 @@
  * Bugs of released UML kernels that end a machine and are not the student's: who reads why a machine failed should not have to know
  * the kernel's sources.
  *
- * Linux 6.8 to 6.19: a process that is killed while it forks leaves its copy's memory map with a marker in it (kernel/fork.c:
- * dup_mmap() stores XA_ZERO_ENTRY, 0x406), and UML's flush_tlb_mm() takes the marker for an area: it reads the area's end, 8 bytes on,
- * and panics. Seen with 6.12.101, where `sh -c 'while :; do /bin/true; done'` and a kill -9 do it within a hundred tries, and a reboot
- * now and then; 6.1.176 and 7.2.7 stand a thousand. Linux 7.0 no longer stores it ("mm: change dup_mmap() recovery").
+ * Linux 6.8 to 6.19: a process that is killed while it forks leaves its copy's memory map with a marker in it
+ * (kernel/fork.c: dup_mmap() stores XA_ZERO_ENTRY, 0x406), and UML's flush_tlb_mm() takes the marker for an area: it
+ * reads the area's end, 8 bytes on, and panics. Seen with 6.12.101, where `sh -c 'while :; do /bin/true; done'` and a
+ * kill -9 do it within a hundred tries, and a reboot now and then; 6.1.176 and 7.2.7 stand a thousand. Linux 7.0 no
+ * longer stores it ("mm: change dup_mmap() recovery").
  */
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/base/str.h"
