@@ -331,8 +331,8 @@ struct backend {
 
 /* NULL where a kind has nothing to do, but for input and free. */
 struct backend_ops {
-	/* A frame from the guest: length as link.c lets it pass; valid during the call. */
-	void (*input)(struct backend *backend, const uint8_t *frame, size_t length);
+	/* A frame from the guest: length as link.c lets it pass; valid during the call, when it may be changed. */
+	void (*input)(struct backend *backend, uint8_t *frame, size_t length);
 	/* The guest does not read (true), or again: fetch nothing for it meanwhile. */
 	void (*pause)(struct backend *backend, bool paused);
 	/* Before the loop sleeps: milliseconds it may sleep at most, -1 without bound. */

@@ -33,7 +33,8 @@ static void leave(void *arg, const uint8_t *frame, size_t length)
 
 	if (port->captures.count)
 		capture_frame(&port->captures, true, frame, length);
-	port->backend->ops->input(port->backend, frame, length);
+	/* it lies in a buffer of the link's, or of the line's, which is done with it */
+	port->backend->ops->input(port->backend, (uint8_t *)(uintptr_t)frame, length);
 }
 
 static void arrive(void *arg, const uint8_t *frame, size_t length)

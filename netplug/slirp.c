@@ -24,8 +24,8 @@
  *
  * TCP segments are no longer than SEGMENT_MAX, whatever the interface's MTU is. libslirp goes by its own MTU and MRU, for both
  * directions, when it sends a SYN (tcp_subr.c: tcp_mss()); what the guest's SYN says it does not look at where the
- * connection to the host takes a turn. Nothing here scales windows, so 65535 bytes are all that is ever under way, and
- * longer segments make TCP stand still: a guest that got 32 KiB and acknowledges before its program has read them offers the
+ * connection to the host takes a turn. libslirp scales no windows, so 65535 bytes are all that it lets be under way (to a
+ * guest; from one more is let: stretch.h), and longer segments make TCP stand still: a guest that got 32 KiB and acknowledges before its program has read them offers the
  * other half, and no more afterwards, since Linux offers whole segments (tcp_output.c: __tcp_select_window()); libslirp
  * in turn sends neither half a segment nor less than half of the largest window it saw (tcp_output.c, silly window
  * avoidance) before 5 seconds are over; and so on for each 32 KiB. Several segments also let the guest work on one while
@@ -49,7 +49,7 @@
 #include "uml-lab/base/log.h"
 #include "uml-lab/base/str.h"
 
-#define SEGMENT_MAX 16384	/* with its headers: four fill the window */
+#define SEGMENT_MAX 16328	/* with its headers: four fill the window, or one of Linux' super-frames (tcp_tso_autosize()) */
 #define FORWARD_BACKLOG 64	/* libslirp listens with 1, and parallel clients would wait for SYN retransmits */
 #define QUIET_MS 2000		/* after this long without traffic the table of connections is worth a look */
 #define CLOCK_MAX_AGE_MS 50	/* libslirp's ticks are 500 ms apart */

@@ -15,6 +15,7 @@
 #include <arpa/inet.h>
 
 #include "netplug/netplug_internal.h"
+#include "netplug/stretch.h"
 #include "uml-lab/base/cleanup.h"
 #include "uml-lab/base/log.h"
 
@@ -36,6 +37,7 @@ struct slirp_port {
 	struct forward_entry forwards[FORWARDS_MAX];
 	size_t forward_count;
 	struct allow_list allow;
+	struct stretch *stretch;
 };
 
 /* Whether the frame was an answer to a client of a UDP forward, and is on its way. */
@@ -48,7 +50,7 @@ static bool answers_udp(struct slirp_port *port, const struct frame_info *info)
 	return false;
 }
 
-static void on_input(struct backend *backend, const uint8_t *frame, size_t length)
+static void on_input(struct backend *backend, uint8_t *frame, size_t length)
 {
 	struct slirp_port *port = (struct slirp_port *)backend;
 	struct frame_info info;
@@ -66,8 +68,10 @@ static void on_input(struct backend *backend, const uint8_t *frame, size_t lengt
 		backend->env.stats->in_refused++;
 		return;
 	}
-	slirp_backend_input(port->slirp, frame, length);
+	stretch_from_guest(port->stretch, frame, length);
 }
+
+
 
 static void on_pause(struct backend *backend, bool paused)
 {
@@ -80,14 +84,28 @@ static void on_pause(struct backend *backend, bool paused)
 	}
 }
 
+static void feed_slirp(void *arg, const uint8_t *frame, size_t length)
+{
+	slirp_backend_input(((struct slirp_port *)arg)->slirp, frame, length);
+}
+
+static void send_guest(void *arg, const uint8_t *frame, size_t length)
+{
+	const struct backend_env *env = &((struct slirp_port *)arg)->backend.env;
+
+	env->send(env->arg, frame, length);
+}
+
 static void on_slirp_send(void *arg, const uint8_t *frame, size_t length)
 {
 	struct slirp_port *port = arg;
-	const struct backend_env *env = &port->backend.env;
 	uint8_t with_mtu[DHCP_FRAME_MAX];
 	size_t longer = dhcp_add_mtu(frame, length, port->config.mtu, with_mtu);
 
-	env->send(env->arg, longer ? with_mtu : frame, longer ? longer : length);
+	if (longer)
+		send_guest(port, with_mtu, longer);
+	else
+		stretch_to_guest(port->stretch, frame, length);
 }
 
 static bool in_network(const struct netplug_port_config *c, struct in_addr a)
@@ -258,7 +276,10 @@ static int prepare(struct backend *backend)
 
 static void finish(struct backend *backend)
 {
-	slirp_backend_finish(((struct slirp_port *)backend)->slirp);
+	struct slirp_port *port = (struct slirp_port *)backend;
+
+	slirp_backend_finish(port->slirp);
+	stretch_pump(port->stretch);
 }
 
 static void free_port(struct backend *backend)
@@ -268,6 +289,7 @@ static void free_port(struct backend *backend)
 	for (size_t i = 0; i < port->forward_count; i++)
 		udp_forward_free(port->forwards[i].udp);
 	slirp_backend_free(port->slirp);
+	stretch_free(port->stretch);
 	free(port);
 }
 
@@ -300,7 +322,9 @@ struct backend *slirp_port_new(const struct backend_env *env, const struct netpl
 	port->config = *config;
 	memcpy(port->guest_mac, config->mac, sizeof(port->guest_mac));
 	events.arg = port;
-	port->slirp = slirp_backend_new(env->loop, &port->config, &events, err);
+	port->stretch = stretch_new(feed_slirp, send_guest, port, err);
+	if (port->stretch)
+		port->slirp = slirp_backend_new(env->loop, &port->config, &events, err);
 	if (!port->slirp) {
 		free_port(&port->backend);
 		return NULL;

@@ -313,7 +313,7 @@ static void on_timer(void *arg)
 	try_join(arg);
 }
 
-static void input(struct backend *backend, const uint8_t *frame, size_t length)
+static void input(struct backend *backend, uint8_t *frame, size_t length)
 {
 	struct vde_port *port = (struct vde_port *)backend;
 	size_t padded = length < FRAME_MIN ? FRAME_MIN : length;

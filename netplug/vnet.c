@@ -31,6 +31,7 @@
 #define QUEUE_BYTES (1024 * 1024)
 #define CONGESTED_BYTES (QUEUE_BYTES / 4)
 #define PROMPT_BYTES 4096		/* told to the guest at once, which works on them while more come */
+#define ANSWER_BYTES (128 * 1024)	/* taken before the guest is told of libslirp's answers: half of what it may have under way */
 #define DRAINS 4			/* tries in one turn to get rid of what waits, while the guest adds buffers */
 
 #define LAZY_BYTES 256			/* of a turn's frames on average: acknowledgements and the like */
@@ -58,6 +59,7 @@ static void tell_guest(struct vnet *v)
 {
 	struct vring_queue *q;
 
+	v->unanswered = 0;
 	vnet_commit(v);
 	q = vnet_receive_queue(v);
 	if (q)
@@ -196,8 +198,9 @@ static size_t take_next(struct vnet *v, struct vring_queue *q)
 		v->link.stats->in_giants++;
 	else
 		take_frame(v, v->frame, length);
-	if (length >= PROMPT_BYTES && v->trusted)
-		tell_guest(v);	/* the acknowledgement */
+	v->unanswered += length;
+	if (v->unanswered >= ANSWER_BYTES && v->trusted)
+		tell_guest(v);
 	return length + 1;
 }
 

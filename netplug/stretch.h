@@ -1,0 +1,50 @@
+/*
+ * Wider TCP windows than libslirp's for what a guest sends.
+ *
+ * libslirp knows no window scaling (RFC 7323): 65535 bytes are all that a guest may have under way, so guest and plug work in turns
+ * rather than at the same time, and each turn costs an interrupt. This stands between the two. It lets the guest have WIDTH bytes
+ * more under way, and holds what libslirp has no room for yet:
+ *
+ *	guest ⇄ stretch ⇄ libslirp ⇄ host's socket
+ *
+ * - A SYN or SYN-ACK of libslirp's gets a window scale option, if the guest scales too. From then on windows are translated: the
+ *   guest's to what fits into 16 bits, libslirp's to what it offers and WIDTH.
+ * - A segment that libslirp has room for goes on as it is. One that it has not is copied, held, and acknowledged in libslirp's place,
+ *   so that the guest never has to send it again, however long the host does not read; libslirp gets it when it offers room. What the
+ *   segment says of the other direction, libslirp is told at once.
+ * - When WIDTH is used up the guest is offered no more, as by any receiver; its probes are answered.
+ *
+ * Held data is lost with the plug, as libslirp's own buffers are, and with a reset of either end.
+ *
+ * Bounds: WIDTH and one libslirp's window for each connection, STRETCH_HELD_MAX for all of a guest's; STRETCH_FLOWS_MAX connections,
+ * others have libslirp's window.
+ */
+#ifndef NETPLUG_STRETCH_H
+#define NETPLUG_STRETCH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "uml-lab/base/error.h"
+
+#define STRETCH_FLOWS_MAX 256
+#define STRETCH_HELD_MAX  (4u << 20)
+
+struct stretch;
+
+/* Takes a frame, valid during the call. */
+typedef void (*stretch_fn)(void *arg, const uint8_t *frame, size_t length);
+
+/* feed: to libslirp, which may call stretch_to_guest() meanwhile. send: to the guest. NULL + err. */
+struct stretch *stretch_new(stretch_fn feed, stretch_fn send, void *arg, struct error *err);
+/* NULL is fine. */
+void stretch_free(struct stretch *s);
+
+/* A frame of the guest's; its headers are changed in place. */
+void stretch_from_guest(struct stretch *s, uint8_t *frame, size_t length);
+/* A frame of libslirp's. */
+void stretch_to_guest(struct stretch *s, const uint8_t *frame, size_t length);
+/* After libslirp has dealt with its sockets: feeds what it has room for now. */
+void stretch_pump(struct stretch *s);
+
+#endif
