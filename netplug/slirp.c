@@ -25,11 +25,11 @@
  * TCP segments are no longer than SEGMENT_MAX, whatever the interface's MTU is. libslirp goes by its own MTU and MRU, for both
  * directions, when it sends a SYN (tcp_subr.c: tcp_mss()); what the guest's SYN says it does not look at where the
  * connection to the host takes a turn. libslirp scales no windows, so 65535 bytes are all that it lets be under way (to a
- * guest; from one more is let: stretch.h), and longer segments make TCP stand still: a guest that got 32 KiB and acknowledges before its program has read them offers the
- * other half, and no more afterwards, since Linux offers whole segments (tcp_output.c: __tcp_select_window()); libslirp
- * in turn sends neither half a segment nor less than half of the largest window it saw (tcp_output.c, silly window
- * avoidance) before 5 seconds are over; and so on for each 32 KiB. Several segments also let the guest work on one while
- * the next is made. A guest with segmentation offload sends all four in one frame.
+ * guest; a guest may have more: stretch.h), and longer segments make TCP stand still: a guest that got 32 KiB and
+ * acknowledges before its program has read them offers the other half, and no more afterwards, since Linux offers whole
+ * segments (tcp_output.c: __tcp_select_window()); libslirp in turn sends neither half a segment nor less than half of the
+ * largest window it saw (tcp_output.c, silly window avoidance) before 5 seconds are over; and so on for each 32 KiB.
+ * Several segments also let the guest work on one while the next is made. A guest with segmentation offload sends all four in one frame.
  *
  * Limits: sockets per process are bounded by RLIMIT_NOFILE (set in plug.c).
  * When they run out, libslirp refuses the guest's new flows; forwards are not

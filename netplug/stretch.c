@@ -6,8 +6,9 @@
  *	fed ── held ── taken           held is what lies between `fed` and `taken`; nothing: taken == fed
  *	edge + WIDTH                   what the guest is offered
  *
- * edge never goes back: libslirp does not shrink its window (tcp_output.c), and WIDTH is constant. So a window that libslirp tells in
- * full needs no translation at all: WIDTH is three times the largest, and the scale four. Such segments go to the guest uncopied.
+ * edge never goes back: libslirp does not shrink its window (tcp_output.c), and WIDTH is constant. So a window that libslirp
+ * tells in full needs no translation at all: WIDTH is three times the largest, and the scale four. Such segments go to the guest
+ * uncopied.
  *
  * Several segments with the same acknowledgement would make libslirp believe that one of its own was lost (tcp_input.c, t_dupacks):
  * it is told only what is new. For the same reason what is held is fed with the latest that the guest said.

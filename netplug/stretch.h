@@ -9,14 +9,14 @@
  *
  * - A SYN or SYN-ACK of libslirp's gets a window scale option, if the guest scales too. From then on windows are translated: the
  *   guest's to what fits into 16 bits, libslirp's to what it offers and WIDTH.
- * - A segment that libslirp has room for goes on as it is. One that it has not is copied, held, and acknowledged in libslirp's place,
- *   so that the guest never has to send it again, however long the host does not read; libslirp gets it when it offers room. What the
- *   segment says of the other direction, libslirp is told at once.
+ * - A segment that libslirp has room for goes on as it is. One that it has not is copied, held, and acknowledged in libslirp's
+ *   place, so that the guest never has to send it again, however long the host does not read; libslirp gets it when it offers
+ *   room. What the segment says of the other direction, libslirp is told at once.
  * - When WIDTH is used up the guest is offered no more, as by any receiver; its probes are answered.
  *
  * Held data is lost with the plug, as libslirp's own buffers are, and with a reset of either end.
  *
- * Bounds: WIDTH and one libslirp's window for each connection, STRETCH_HELD_MAX for all of a guest's; STRETCH_FLOWS_MAX connections,
+ * Bounds: WIDTH and libslirp's window for each connection, STRETCH_HELD_MAX for all of a guest's; STRETCH_FLOWS_MAX connections,
  * others have libslirp's window.
  */
 #ifndef NETPLUG_STRETCH_H

@@ -31,7 +31,7 @@
 #define QUEUE_BYTES (1024 * 1024)
 #define CONGESTED_BYTES (QUEUE_BYTES / 4)
 #define PROMPT_BYTES 4096		/* told to the guest at once, which works on them while more come */
-#define ANSWER_BYTES (128 * 1024)	/* taken before the guest is told of libslirp's answers: half of what it may have under way */
+#define ANSWER_BYTES (128 * 1024)	/* taken before the guest is told of answers: half of what it may have under way */
 #define DRAINS 4			/* tries in one turn to get rid of what waits, while the guest adds buffers */
 
 #define LAZY_BYTES 256			/* of a turn's frames on average: acknowledgements and the like */

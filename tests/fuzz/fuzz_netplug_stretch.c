@@ -1,8 +1,8 @@
 /*
- * A guest's TCP between it and libslirp (netplug/stretch.c): any segments in any order, from both sides, also while libslirp is fed.
- * Nothing is read or written out of bounds, what is held stays within its bounds, and libslirp gets whole segments only.
- * Input: records of 8 bytes: what (bits 0: to the guest, 1: IPv6, 2-3: port, 4: right after the next feed, 5-6: how far off, 7: scale),
- * flags, sequence (2), acknowledgement, window, payload (2).
+ * A guest's TCP between it and libslirp (netplug/stretch.c): any segments in any order, from both sides, also while libslirp is
+ * fed. Nothing is read or written out of bounds, what is held stays within its bounds, and libslirp gets whole segments only.
+ * Input: records of 8 bytes: what (bits 0: to the guest, 1: IPv6, 2-3: port, 4: right after the next feed, 5-6: how far off,
+ * 7: scale), flags, sequence (2), acknowledgement, window, payload (2).
  */
 #include <stdlib.h>
 
