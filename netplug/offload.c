@@ -21,6 +21,7 @@
 #define IPV4	 20
 #define IPV6	 40
 #define TCP	 20
+#define TCP_CHECKSUM 16
 #define UDP_CHECKSUM 6 /* where it stands in the header; no other protocol has its own there */
 
 #define TCP_FIN 0x01
@@ -161,6 +162,34 @@ void offload_set_length(uint8_t *frame, const struct offload_tcp *t, size_t pack
 	put16(ip + 2, (uint16_t)packet);
 	put16(ip + 10, 0);
 	offload_put_sum(ip + 10, offload_sum(ip, t->tcp - t->ip));
+}
+
+void offload_set16(uint8_t *tcp, size_t at, uint16_t value)
+{
+	uint16_t was, is, sum;
+
+	memcpy(&was, tcp + at, 2);
+	put16(tcp + at, value);
+	memcpy(&is, tcp + at, 2);
+	memcpy(&sum, tcp + TCP_CHECKSUM, 2);
+	offload_put_sum(tcp + TCP_CHECKSUM, (uint64_t)(uint16_t)~sum + (uint16_t)~was + is);
+}
+
+void offload_set32(uint8_t *tcp, size_t at, uint32_t value)
+{
+	offload_set16(tcp, at, (uint16_t)(value >> 16));
+	offload_set16(tcp, at + 2, (uint16_t)value);
+}
+
+size_t offload_finish(uint8_t *frame, const struct offload_tcp *t, size_t payload)
+{
+	uint8_t *tcp = frame + t->tcp;
+	size_t length = t->payload - t->tcp + payload;
+
+	offload_set_length(frame, t, t->payload - t->ip + payload);
+	put16(tcp + TCP_CHECKSUM, 0);
+	offload_put_sum(tcp + TCP_CHECKSUM, offload_pseudo(frame, t, length) + offload_sum(tcp, length));
+	return t->payload + payload;
 }
 
 void offload_cut(const uint8_t *frame, const struct offload_tcp *t, size_t mss,

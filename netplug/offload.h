@@ -48,6 +48,16 @@ uint16_t offload_pseudo(const uint8_t *frame, const struct offload_tcp *t, size_
 /* Sets the length of an IP packet, and IPv4's checksum. */
 void offload_set_length(uint8_t *frame, const struct offload_tcp *t, size_t packet);
 
+/* Writes into a TCP header at an even offset, and mends its checksum, right or wrong as it is (RFC 1624). */
+void offload_set16(uint8_t *tcp, size_t at, uint16_t value);
+void offload_set32(uint8_t *tcp, size_t at, uint32_t value);
+
+/*
+ * Lengths and checksums of a frame with the headers that t tells of and that much payload; t->length is not looked at. The frame's
+ * length.
+ */
+size_t offload_finish(uint8_t *frame, const struct offload_tcp *t, size_t payload);
+
 /*
  * Cuts a frame into segments of mss bytes of payload, each with headers and checksums of its own, and calls fn with
  * each; the frame's TCP checksum is not looked at. The frame passed to fn is valid during the call. Frames no longer

@@ -29,7 +29,8 @@
  * acknowledges before its program has read them offers the other half, and no more afterwards, since Linux offers whole
  * segments (tcp_output.c: __tcp_select_window()); libslirp in turn sends neither half a segment nor less than half of the
  * largest window it saw (tcp_output.c, silly window avoidance) before 5 seconds are over; and so on for each 32 KiB.
- * Several segments also let the guest work on one while the next is made. A guest with segmentation offload sends all four in one frame.
+ * Several segments also let the guest work on one while the next is made. A guest with segmentation offload sends all four
+ * in one frame.
  *
  * Limits: sockets per process are bounded by RLIMIT_NOFILE (set in plug.c).
  * When they run out, libslirp refuses the guest's new flows; forwards are not

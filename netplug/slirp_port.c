@@ -78,6 +78,7 @@ static void on_pause(struct backend *backend, bool paused)
 	struct slirp_port *port = (struct slirp_port *)backend;
 
 	slirp_backend_pause(port->slirp, paused);
+	stretch_pause(port->stretch, paused);
 	for (size_t i = 0; i < port->forward_count; i++) {
 		if (port->forwards[i].udp)
 			udp_forward_pause(port->forwards[i].udp, paused);
@@ -271,7 +272,10 @@ static void fill_stats(const struct backend *backend, struct netplug_stats *stat
 
 static int prepare(struct backend *backend)
 {
-	return slirp_backend_prepare(((struct slirp_port *)backend)->slirp);
+	struct slirp_port *port = (struct slirp_port *)backend;
+	int ms = slirp_backend_prepare(port->slirp), again = stretch_wait_ms(port->stretch);
+
+	return ms < 0 || (again >= 0 && again < ms) ? again : ms;
 }
 
 static void finish(struct backend *backend)

@@ -1,6 +1,7 @@
 /*
- * How it works: a connection is found by its addresses and ports, known from its SYN on. Numbers of a flow, all of the guest's
- * stream (sequence numbers, compared as RFC 9293, 3.4, does):
+ * How it works: a connection is found by its addresses and ports, known from its SYN on. This file is about what the guest sends;
+ * stretch_ahead.c about what it gets. Numbers of a flow, all of the guest's stream (sequence numbers, compared as RFC 9293, 3.4,
+ * does):
  *
  *	fed ──────────── edge          libslirp has all before `fed`, and room up to `edge`
  *	fed ── held ── taken           held is what lies between `fed` and `taken`; nothing: taken == fed
@@ -16,74 +17,20 @@
  * libslirp tells of room only when there is much more of it, two segments or half of its buffer. What it has room for is fed in
  * pieces, therefore, or a long segment and a window a little shorter would wait for each other.
  */
-#include "netplug/stretch.h"
-
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "netplug/bytes.h"
-#include "netplug/offload.h"
+#include "netplug/stretch_internal.h"
 #include "uml-lab/base/cleanup.h"
 
-#define SHIFT	   2
-#define WINDOW_MAX 65535u
-#define WIDTH	   ((WINDOW_MAX << SHIFT) - WINDOW_MAX)
-#define PIECE_MIN  4096u /* fed at least, unless it is all: libslirp tells when there is more */
-
-#define BUCKETS	 64u
-#define ETHERNET 14
-#define TCP	 20
-#define KEY_MAX	 36 /* two IPv6 addresses, two ports */
+#define PIECE_MIN 4096u /* fed at least, unless it is all: libslirp tells when there is more */
+#define ETHERNET  14
+#define TCP	  20
 
 enum { OPTION_END, OPTION_NOP, OPTION_SCALE = 3 }; /* RFC 9293, 3.1; RFC 7323, 2.2 */
 #define SCALE_LENGTH 3
 #define SHIFT_MAX    14
-
-enum { FIN = 0x01, SYN = 0x02, RST = 0x04, PSH = 0x08, ACK = 0x10 };
-
-/* Where they are in a TCP header. */
-enum { AT_SEQUENCE = 4, AT_ACK = 8, AT_OFFSET = 12, AT_FLAGS = 13, AT_WINDOW = 14, AT_SUM = 16 };
-
-/* A segment of the guest's. */
-struct held {
-	struct held *next;
-	struct offload_tcp t;
-	size_t done; /* bytes of its payload that were fed */
-	uint8_t frame[];
-};
-
-enum state {
-	ASKED,	 /* the guest's SYN offers to scale */
-	OFFERED, /* we do, in libslirp's SYN */
-	OPEN,	 /* both do */
-};
-
-enum { GUEST_ENDED = 1, HOST_ENDED = 2, BOTH_ENDED = 3, RESET = 4 };
-
-struct flow {
-	struct flow *next; /* in its bucket */
-	uint8_t key[KEY_MAX];
-	size_t key_length;
-	enum state state;
-	uint8_t shift; /* of the guest's windows */
-	uint8_t ended;
-	uint32_t fed, taken, edge;
-	uint32_t sent;	     /* the host's stream: libslirp's next byte */
-	uint32_t ack, window; /* what the guest last said of it, as libslirp was told */
-	struct held *first, **last;
-	struct offload_tcp t;
-	uint8_t header[OFFLOAD_HEADER_MAX]; /* of an acknowledgement to the guest */
-};
-
-struct stretch {
-	struct flow *buckets[BUCKETS];
-	size_t flows, held; /* held: bytes of all */
-	bool stale;	    /* there may be flows that have ended */
-	stretch_fn feed, send;
-	void *arg;
-	uint8_t piece[OFFLOAD_FRAME_MAX];
-};
 
 /* ---- Flows ---- */
 
@@ -127,6 +74,7 @@ static void drop_flow(struct stretch *s, struct flow **at)
 	struct flow *f = *at;
 
 	drop_held(s, f);
+	ahead_forget(s, f);
 	*at = f->next;
 	s->flows--;
 	free(f);
@@ -135,7 +83,7 @@ static void drop_flow(struct stretch *s, struct flow **at)
 /* Both ends are through, and the guest has it all; or one has reset it. */
 static bool has_ended(const struct flow *f)
 {
-	return f->ended & RESET || (f->ended == BOTH_ENDED && !f->first && f->ack == f->sent);
+	return f->ended & RESET || (f->ended == BOTH_ENDED && !f->first && f->heard == f->sent);
 }
 
 /* Those that have ended; also those that have not begun. */
@@ -165,6 +113,7 @@ static struct flow *add_flow(struct stretch *s, const uint8_t *key, size_t lengt
 	f->key_length = length;
 	f->state = state;
 	f->last = &f->first;
+	f->kept_last = &f->kept;
 	at = find(s, key, length);
 	f->next = *at;
 	*at = f;
@@ -172,46 +121,16 @@ static struct flow *add_flow(struct stretch *s, const uint8_t *key, size_t lengt
 	return f;
 }
 
-static bool is_before(uint32_t a, uint32_t b)
-{
-	return (int32_t)(a - b) < 0;
-}
-
 /* ---- Headers ---- */
 
-static size_t payload_of(const struct offload_tcp *t)
+/* From a SYN: the header of an acknowledgement in the same direction. */
+static void keep_header(uint8_t *header, struct offload_tcp *out, const uint8_t *frame, const struct offload_tcp *t)
 {
-	return t->length - t->payload;
-}
-
-/* Writes 16 bits of a TCP header at an even offset, and mends the checksum (RFC 1624). */
-static void set16(uint8_t *tcp, size_t at, uint16_t value)
-{
-	uint16_t was, is, sum;
-
-	memcpy(&was, tcp + at, 2);
-	put16(tcp + at, value);
-	memcpy(&is, tcp + at, 2);
-	memcpy(&sum, tcp + AT_SUM, 2);
-	offload_put_sum(tcp + AT_SUM, (uint64_t)(uint16_t)~sum + (uint16_t)~was + is);
-}
-
-static void set32(uint8_t *tcp, size_t at, uint32_t value)
-{
-	set16(tcp, at, (uint16_t)(value >> 16));
-	set16(tcp, at + 2, (uint16_t)value);
-}
-
-/* Lengths and checksums of a frame whose headers are as long as t says, with n bytes of payload. Returns the frame's length. */
-static size_t finish_frame(uint8_t *frame, const struct offload_tcp *t, size_t n)
-{
-	uint8_t *tcp = frame + t->tcp;
-	size_t length = t->payload - t->tcp + n;
-
-	offload_set_length(frame, t, t->payload - t->ip + n);
-	put16(tcp + AT_SUM, 0);
-	offload_put_sum(tcp + AT_SUM, offload_pseudo(frame, t, length) + offload_sum(tcp, length));
-	return t->payload + n;
+	*out = *t;
+	out->payload = t->tcp + TCP;
+	memcpy(header, frame, out->payload);
+	header[t->tcp + AT_OFFSET] = TCP / 4 << 4;
+	header[t->tcp + AT_FLAGS] = ACK;
 }
 
 /* The shift of a SYN's window scale option; -1: it has none. */
@@ -233,20 +152,7 @@ static int scale_of(const uint8_t *frame, const struct offload_tcp *t)
 	return -1;
 }
 
-/* What the guest is offered, as a header has it, if it is told of all up to `ack`. */
-static uint16_t offer(const struct flow *f, uint32_t ack)
-{
-	uint32_t right = f->edge + WIDTH, room = is_before(ack, right) ? (right - ack) >> SHIFT : 0;
-
-	return (uint16_t)(room < WINDOW_MAX ? room : WINDOW_MAX);
-}
-
 /* ---- To libslirp ---- */
-
-static void feed_on(struct stretch *s, const uint8_t *frame, size_t length)
-{
-	s->feed(s->arg, frame, length);
-}
 
 /* The next n bytes of what is held. */
 static void feed_piece(struct stretch *s, struct flow *f, struct held *h, size_t n)
@@ -261,13 +167,13 @@ static void feed_piece(struct stretch *s, struct flow *f, struct held *h, size_t
 		put32(tcp + AT_SEQUENCE, f->fed);
 		if (!last)
 			tcp[AT_FLAGS] &= (uint8_t)~(FIN | PSH);
-		finish_frame(frame, t, n);
+		offload_finish(frame, t, n);
 	}
-	set32(tcp, AT_ACK, f->ack);
-	set16(tcp, AT_WINDOW, (uint16_t)f->window);
+	offload_set32(tcp, AT_ACK, f->ack);
+	offload_set16(tcp, AT_WINDOW, (uint16_t)f->window);
 	h->done += n;
 	f->fed += (uint32_t)n + (last && tcp[AT_FLAGS] & FIN);
-	feed_on(s, frame, t->payload + n);
+	s->feed(s->arg, frame, t->payload + n);
 }
 
 static void pump(struct stretch *s, struct flow *f)
@@ -298,20 +204,20 @@ static void tell_ack(struct stretch *s, struct flow *f, const uint8_t *frame, co
 	memcpy(copy, frame, t->payload);
 	put32(tcp + AT_SEQUENCE, f->fed);
 	tcp[AT_FLAGS] = ACK;
-	feed_on(s, copy, finish_frame(copy, t, 0));
+	s->feed(s->arg, copy, offload_finish(copy, t, 0));
 }
 
 /* ---- To the guest ---- */
 
 static void acknowledge(struct stretch *s, struct flow *f)
 {
-	uint8_t frame[OFFLOAD_HEADER_MAX], *tcp = frame + f->t.tcp;
+	uint8_t frame[OFFLOAD_HEADER_MAX], *tcp = frame + f->to_guest_t.tcp;
 
-	memcpy(frame, f->header, f->t.payload);
+	memcpy(frame, f->to_guest, f->to_guest_t.payload);
 	put32(tcp + AT_SEQUENCE, f->sent);
 	put32(tcp + AT_ACK, f->taken);
-	put16(tcp + AT_WINDOW, offer(f, f->taken));
-	s->send(s->arg, frame, finish_frame(frame, &f->t, 0));
+	put16(tcp + AT_WINDOW, stretch_offer(f, f->taken));
+	s->send(s->arg, frame, offload_finish(frame, &f->to_guest_t, 0));
 }
 
 /* ---- From the guest ---- */
@@ -354,23 +260,14 @@ static void from_open(struct stretch *s, struct flow *f, uint8_t *frame, const s
 {
 	uint8_t *tcp = frame + t->tcp, flags = tcp[AT_FLAGS];
 	uint32_t end = get32(tcp + AT_SEQUENCE) + (uint32_t)payload_of(t) + (flags & FIN);
-	uint32_t window = (uint32_t)get16(tcp + AT_WINDOW) << f->shift, ack = get32(tcp + AT_ACK);
-	bool news;
+	bool news = ahead_hear(s, f, tcp, t);
 
-	if (window > WINDOW_MAX)
-		window = WINDOW_MAX;
-	set16(tcp, AT_WINDOW, (uint16_t)window);
-	news = !is_before(ack, f->ack) && (ack != f->ack || window != f->window);
-	if (news) {
-		f->ack = ack;
-		f->window = window;
-	}
 	if (flags & RST) {
 		if (f->first)
-			set32(tcp, AT_SEQUENCE, f->fed);
+			offload_set32(tcp, AT_SEQUENCE, f->fed);
 		f->ended |= RESET;
 		s->stale = true;
-		feed_on(s, frame, t->length);
+		s->feed(s->arg, frame, t->length);
 		return;
 	}
 	s->stale |= f->ended;
@@ -380,10 +277,12 @@ static void from_open(struct stretch *s, struct flow *f, uint8_t *frame, const s
 		take_early(s, f, frame, t, news);
 		return;
 	}
+	if (!news && flags == ACK && get32(tcp + AT_SEQUENCE) == f->taken && end == f->taken)
+		return; /* libslirp knows */
 	/* in order; what is not, libslirp sorts, and its acknowledgements say how far it is */
 	if (!is_before(f->taken, get32(tcp + AT_SEQUENCE)) && is_before(f->taken, end))
 		f->fed = f->taken = end;
-	feed_on(s, frame, t->length);
+	s->feed(s->arg, frame, t->length);
 }
 
 /* Begins a connection, or answers ours. */
@@ -397,6 +296,8 @@ static void from_syn(struct stretch *s, struct flow **at, const uint8_t *frame, 
 	if (answer && f && f->state == OFFERED && shift >= 0) {
 		f->state = OPEN;
 		f->shift = (uint8_t)shift;
+		f->right = f->heard + get16(frame + t->tcp + AT_WINDOW);
+		keep_header(f->to_host, &f->to_host_t, frame, t);
 		f->fed = f->taken = f->edge = get32(frame + t->tcp + AT_SEQUENCE) + 1;
 		return;
 	}
@@ -407,8 +308,10 @@ static void from_syn(struct stretch *s, struct flow **at, const uint8_t *frame, 
 	if (answer || shift < 0)
 		return;
 	f = add_flow(s, key, make_key(frame, t, false, key), ASKED);
-	if (f)
+	if (f) {
 		f->shift = (uint8_t)shift;
+		keep_header(f->to_host, &f->to_host_t, frame, t);
+	}
 }
 
 void stretch_from_guest(struct stretch *s, uint8_t *frame, size_t length)
@@ -418,7 +321,7 @@ void stretch_from_guest(struct stretch *s, uint8_t *frame, size_t length)
 	struct flow **at;
 
 	if (!offload_parse(frame, length, &t) || t.ip != ETHERNET) {
-		feed_on(s, frame, length);
+		s->feed(s->arg, frame, length);
 		return;
 	}
 	at = find(s, key, make_key(frame, &t, false, key));
@@ -428,7 +331,7 @@ void stretch_from_guest(struct stretch *s, uint8_t *frame, size_t length)
 	}
 	if (frame[t.tcp + AT_FLAGS] & SYN)
 		from_syn(s, at, frame, &t);
-	feed_on(s, frame, length);
+	s->feed(s->arg, frame, length);
 }
 
 /* ---- From libslirp ---- */
@@ -440,18 +343,13 @@ static void offer_scale(struct stretch *s, struct flow *f, const uint8_t *frame,
 	uint8_t copy[OFFLOAD_HEADER_MAX], *tcp = copy + t->tcp;
 	struct offload_tcp longer = *t;
 
-	f->t = *t;
-	f->t.payload = t->tcp + TCP;
-	f->sent = f->ack = get32(frame + t->tcp + AT_SEQUENCE) + 1;
-	memcpy(f->header, frame, f->t.payload);
-	f->header[t->tcp + AT_OFFSET] = TCP / 4 << 4;
-	f->header[t->tcp + AT_FLAGS] = ACK;
+	keep_header(f->to_guest, &f->to_guest_t, frame, t);
 
 	memcpy(copy, frame, t->payload);
 	memcpy(copy + t->payload, scale, sizeof(scale));
 	longer.payload += sizeof(scale);
 	tcp[AT_OFFSET] = (uint8_t)((longer.payload - t->tcp) / 4 << 4);
-	s->send(s->arg, copy, finish_frame(copy, &longer, 0));
+	s->send(s->arg, copy, offload_finish(copy, &longer, 0));
 }
 
 /* Returns whether it was sent. */
@@ -470,6 +368,7 @@ static bool to_syn(struct stretch *s, struct flow **at, const uint8_t *frame, co
 			f->fed = f->taken = get32(tcp + AT_ACK);
 			f->edge = f->fed + get16(tcp + AT_WINDOW);
 			f->state = OPEN;
+			ahead_begin(f, get32(tcp + AT_SEQUENCE) + 1);
 		}
 	} else {
 		if (f && f->state != OFFERED)
@@ -477,6 +376,7 @@ static bool to_syn(struct stretch *s, struct flow **at, const uint8_t *frame, co
 		f = *at ?: add_flow(s, key, make_key(frame, t, true, key), OFFERED);
 		if (!f)
 			return false;
+		ahead_begin(f, get32(tcp + AT_SEQUENCE) + 1);
 	}
 	offer_scale(s, f, frame, t);
 	return true;
@@ -504,6 +404,9 @@ static void to_open(struct stretch *s, struct flow *f, const uint8_t *frame, con
 	const uint8_t *tcp = frame + t->tcp;
 	uint32_t ack = get32(tcp + AT_ACK);
 
+	if (payload_of(t) ? get32(tcp + AT_SEQUENCE) != f->sent : is_before(get32(tcp + AT_SEQUENCE), f->sent))
+		f->asks = true;
+	ahead_keep(s, f, frame, t);
 	learn(f, tcp, t);
 	s->stale |= f->ended;
 	if (f->first)
@@ -514,8 +417,8 @@ static void to_open(struct stretch *s, struct flow *f, const uint8_t *frame, con
 		uint8_t *copy = s->piece;
 
 		memcpy(copy, frame, t->length);
-		set32(copy + t->tcp, AT_ACK, ack);
-		set16(copy + t->tcp, AT_WINDOW, offer(f, ack));
+		offload_set32(copy + t->tcp, AT_ACK, ack);
+		offload_set16(copy + t->tcp, AT_WINDOW, stretch_offer(f, ack));
 		s->send(s->arg, copy, t->length);
 	}
 }
@@ -546,13 +449,25 @@ void stretch_to_guest(struct stretch *s, const uint8_t *frame, size_t length)
 
 /* ---- The whole ---- */
 
+static void look_after(struct stretch *s, struct flow *f)
+{
+	if (s->held)
+		pump(s, f);
+	ahead_look(s, f);
+}
+
 void stretch_pump(struct stretch *s)
 {
-	for (size_t i = 0; s->held && i < BUCKETS; i++)
+	for (size_t i = 0; (s->held || s->kept) && i < BUCKETS; i++)
 		for (struct flow *f = s->buckets[i]; f; f = f->next)
-			pump(s, f);
+			look_after(s, f);
 	if (s->stale)
 		sweep(s, false);
+}
+
+void stretch_pause(struct stretch *s, bool paused)
+{
+	s->paused = paused;
 }
 
 struct stretch *stretch_new(stretch_fn feed, stretch_fn send, void *arg, struct error *err)

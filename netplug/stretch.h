@@ -1,27 +1,27 @@
 /*
- * Wider TCP windows than libslirp's for what a guest sends.
+ * Wider TCP windows than libslirp's, for what a guest sends and for what it gets.
  *
- * libslirp knows no window scaling (RFC 7323): 65535 bytes are all that a guest may have under way, so guest and plug work in turns
- * rather than at the same time, and each turn costs an interrupt. This stands between the two. It lets the guest have WIDTH bytes
- * more under way, and holds what libslirp has no room for yet:
+ * libslirp knows no window scaling (RFC 7323): 65535 bytes are all that it lets be under way, so guest and plug work in turns
+ * rather than at the same time, and each turn costs interrupts. This stands between the two:
  *
  *	guest ⇄ stretch ⇄ libslirp ⇄ host's socket
  *
  * - A SYN or SYN-ACK of libslirp's gets a window scale option, if the guest scales too. From then on windows are translated: the
  *   guest's to what fits into 16 bits, libslirp's to what it offers and WIDTH.
- * - A segment that libslirp has room for goes on as it is. One that it has not is copied, held, and acknowledged in libslirp's
- *   place, so that the guest never has to send it again, however long the host does not read; libslirp gets it when it offers
- *   room. What the segment says of the other direction, libslirp is told at once.
- * - When WIDTH is used up the guest is offered no more, as by any receiver; its probes are answered.
+ * - From the guest: a segment that libslirp has room for goes on as it is. One that it has not is copied, held, and acknowledged in
+ *   libslirp's place, so that the guest never has to send it again, however long the host does not read; libslirp gets it when it
+ *   offers room. When WIDTH is used up the guest is offered no more, as by any receiver; its probes are answered.
+ * - To the guest: a copy of each segment is kept until the guest has it, and libslirp is told at once that it has (stretch_ahead.c).
  *
- * Held data is lost with the plug, as libslirp's own buffers are, and with a reset of either end.
+ * What is held or kept is lost with the plug, as libslirp's own buffers are, and with a reset of either end.
  *
- * Bounds: WIDTH and libslirp's window for each connection, STRETCH_HELD_MAX for all of a guest's; STRETCH_FLOWS_MAX connections,
- * others have libslirp's window.
+ * Bounds: for each connection WIDTH and libslirp's window one way, 512 KiB the other; for all of a guest's STRETCH_HELD_MAX and
+ * STRETCH_KEPT_MAX; STRETCH_FLOWS_MAX connections. What is beyond has libslirp's windows.
  */
 #ifndef NETPLUG_STRETCH_H
 #define NETPLUG_STRETCH_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,6 +29,7 @@
 
 #define STRETCH_FLOWS_MAX 256
 #define STRETCH_HELD_MAX  (4u << 20)
+#define STRETCH_KEPT_MAX  (4u << 20)
 
 struct stretch;
 
@@ -46,5 +47,9 @@ void stretch_from_guest(struct stretch *s, uint8_t *frame, size_t length);
 void stretch_to_guest(struct stretch *s, const uint8_t *frame, size_t length);
 /* After libslirp has dealt with its sockets: feeds what it has room for now. */
 void stretch_pump(struct stretch *s);
+/* Milliseconds until it has something to do, -1: nothing. */
+int stretch_wait_ms(const struct stretch *s);
+/* The guest does not read (true), or again. */
+void stretch_pause(struct stretch *s, bool paused);
 
 #endif

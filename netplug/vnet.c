@@ -30,7 +30,7 @@
 #define TURN_FRAMES 256
 #define QUEUE_BYTES (1024 * 1024)
 #define CONGESTED_BYTES (QUEUE_BYTES / 4)
-#define PROMPT_BYTES 4096		/* told to the guest at once, which works on them while more come */
+#define PROMPT_BYTES 60000		/* told to the guest at once, which works on them while more come */
 #define ANSWER_BYTES (128 * 1024)	/* taken before the guest is told of answers: half of what it may have under way */
 #define DRAINS 4			/* tries in one turn to get rid of what waits, while the guest adds buffers */
 
@@ -59,7 +59,7 @@ static void tell_guest(struct vnet *v)
 {
 	struct vring_queue *q;
 
-	v->unanswered = 0;
+	v->unanswered = v->untold_bytes = 0;
 	vnet_commit(v);
 	q = vnet_receive_queue(v);
 	if (q)
@@ -97,7 +97,8 @@ static void send_frame(struct link *link, const uint8_t *frame, size_t length)
 		return;
 	}
 	if (!frame_queue_count(&v->out) && deliver_counted(v, q, frame, length)) {
-		if (v->trusted && length >= PROMPT_BYTES)
+		v->untold_bytes += length;
+		if (v->untold_bytes >= PROMPT_BYTES && v->trusted)
 			tell_guest(v);
 		return;
 	}

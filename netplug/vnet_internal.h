@@ -54,6 +54,7 @@ struct vnet {
 	uint64_t recalled_at;		/* when it was last seen to that the guest had its interrupts: monotonic, ns */
 	struct loop_timer *lazy;	/* to tell the guest of frames that were taken: … */
 	unsigned untold;		/* … so many */
+	size_t untold_bytes;		/* for it since it was last told of some */
 	size_t unanswered;		/* bytes of the guest's taken since it was last told of frames for it */
 	bool bad;			/* the guest's buffers can't be used: its connection is to be ended */
 

@@ -1,4 +1,6 @@
 /* Wider windows: a guest that uses all it is offered, and a receiver with libslirp's window that reads when it likes. */
+#include <poll.h>
+
 #include "netplug/stretch.h"
 #include "tests/unit/tcp_frame.h"
 #include "tests/unit/unit.h"
@@ -9,6 +11,7 @@
 #define SHIFT	    2
 #define WINDOW	    65535u
 #define PORT	    1234
+#define SEGMENT	    16000
 
 enum { FIN = 1, SYN = 2, RST = 4, PSH = 8, ACK = 16 };
 
@@ -32,6 +35,8 @@ static struct {
 	uint8_t flags;
 	int scale;
 	size_t frames;
+	uint32_t next; /* the host's stream, as far as it has it */
+	unsigned lose; /* so many of the next segments */
 } guest;
 
 static uint32_t random_below(uint32_t n)
@@ -93,9 +98,27 @@ static void send_guest(void *arg, const uint8_t *frame, size_t length)
 	guest.window = get16(tcp + 14);
 	guest.flags = tcp[13];
 	guest.scale = -1;
+	if (t.length > t.payload && guest.lose) {
+		guest.lose--;
+	} else if (guest.sequence == guest.next) {
+		for (size_t i = t.payload; i < t.length; i++)
+			if (frame[i] != (uint8_t)((guest.next + i - t.payload) * 7 >> 3))
+				CU_FAIL_FATAL("not what the host sent");
+		guest.next += (uint32_t)(t.length - t.payload) + (guest.flags & FIN);
+	}
 	for (size_t i = t.tcp + 20; i + 2 < t.payload; i++)
 		if (frame[i] == 3 && frame[i + 1] == 3)
 			guest.scale = frame[i + 2];
+}
+
+/* What the guest says when it gets something. */
+static void hears(uint16_t window)
+{
+	static uint8_t frame[OFFLOAD_FRAME_MAX];
+	const struct segment a = {.v6 = v6, .port = PORT, .sequence = host.next, .ack = guest.next, .window = window, .flags = ACK,
+				  .scale = -1};
+
+	stretch_from_guest(s, frame, segment_make(frame, &a));
 }
 
 /* A segment of the guest's, which acknowledges all of the host's. */
@@ -116,6 +139,7 @@ static void begin(int scale)
 	host.sent = HOST_START;
 	segment(GUEST_START, SYN, 0, scale);
 	answer(SYN | ACK, 0);
+	guest.next = HOST_START + 1;
 	segment(GUEST_START + 1, ACK, 0, -1);
 }
 
@@ -221,6 +245,85 @@ static void test_full(void)
 	stretch_free(s);
 }
 
+/* As libslirp: what its window allows. Bytes sent. */
+static size_t sends(size_t most)
+{
+	size_t n = 0;
+
+	while (n < most && host.sent + SEGMENT - host.ack <= host.window) {
+		answer(ACK, SEGMENT);
+		n += SEGMENT;
+	}
+	stretch_pump(s);
+	return n;
+}
+
+/* The host need not wait for the guest, within bounds; the guest gets all, though it loses some. */
+static void test_ahead(void)
+{
+	size_t n, frames;
+
+	s = stretch_new(feed, send_guest, NULL, NULL);
+	begin(GUEST_SHIFT);
+	hears(60000);
+	CU_ASSERT_EQUAL(sends(SEGMENT), SEGMENT);
+	CU_ASSERT_EQUAL(host.ack, host.sent);
+	frames = host.frames;
+	hears(60000);
+	CU_ASSERT_EQUAL(host.frames, frames); /* told already */
+	CU_ASSERT_EQUAL(stretch_wait_ms(s), -1);
+
+	/* not more than 512 KiB, and what libslirp keeps itself */
+	for (n = 0; n < (4u << 20); n += SEGMENT)
+		if (!sends(SEGMENT))
+			break;
+	CU_ASSERT_TRUE(n > (512u << 10) - SEGMENT && n <= (512u << 10) + WINDOW);
+	CU_ASSERT_TRUE(host.ack != host.sent);
+	hears(60000);
+	CU_ASSERT_EQUAL(host.ack, host.sent);
+	CU_ASSERT_EQUAL(guest.next, host.sent);
+
+	/* one is lost: three that say so, or time */
+	guest.lose = 1;
+	sends(2 * SEGMENT);
+	CU_ASSERT_EQUAL(guest.next, host.sent - 2 * SEGMENT);
+	for (int i = 0; i < 3; i++)
+		hears(60000);
+	CU_ASSERT_EQUAL(guest.next, host.sent - SEGMENT);
+	hears(60000);
+	n = (size_t)stretch_wait_ms(s);
+	CU_ASSERT_TRUE_FATAL(n > 200 && n < 400);
+	poll(NULL, 0, (int)n);
+	stretch_pump(s);
+	CU_ASSERT_EQUAL(guest.next, host.sent);
+	hears(60000);
+	CU_ASSERT_EQUAL(stretch_wait_ms(s), -1);
+
+	/* the guest has room for one and a half: libslirp keeps the rest */
+	hears((SEGMENT + SEGMENT / 2) >> GUEST_SHIFT);
+	CU_ASSERT_TRUE(host.window < 2 * SEGMENT);
+	host.window = WINDOW;
+	sends(2 * SEGMENT);
+	CU_ASSERT_EQUAL(host.ack, host.sent - SEGMENT);
+	guest.next = host.sent;
+	hears(60000);
+	CU_ASSERT_EQUAL(host.ack, host.sent);
+	CU_ASSERT_EQUAL(host.window, WINDOW);
+
+	/* while it does not read, nothing is told early; the end never is */
+	stretch_pause(s, true);
+	sends(SEGMENT);
+	CU_ASSERT_EQUAL(host.ack, host.sent - SEGMENT);
+	hears(60000);
+	stretch_pause(s, false);
+	answer(ACK | FIN, 100);
+	stretch_pump(s);
+	CU_ASSERT_EQUAL(host.ack, host.sent - 1);
+	hears(60000);
+	CU_ASSERT_EQUAL(host.ack, host.sent);
+	stretch_free(s);
+}
+
 /* Without scaling nothing is changed. A host that connects gets it too. */
 static void test_handshakes(void)
 {
@@ -280,4 +383,4 @@ static void test_many(void)
 	stretch_free(s);
 }
 
-UNIT_MAIN("netplug stretch", UNIT_CASE(test_stream), UNIT_CASE(test_full), UNIT_CASE(test_handshakes), UNIT_CASE(test_many))
+UNIT_MAIN("netplug stretch", UNIT_CASE(test_stream), UNIT_CASE(test_full), UNIT_CASE(test_ahead), UNIT_CASE(test_handshakes), UNIT_CASE(test_many))

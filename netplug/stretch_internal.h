@@ -1,0 +1,107 @@
+/* What stretch.c and stretch_ahead.c share. */
+#ifndef NETPLUG_STRETCH_INTERNAL_H
+#define NETPLUG_STRETCH_INTERNAL_H
+
+#include <stdbool.h>
+
+#include "netplug/offload.h"
+#include "netplug/stretch.h"
+
+#define SHIFT	   2
+#define WINDOW_MAX 65535u
+#define WIDTH	   ((WINDOW_MAX << SHIFT) - WINDOW_MAX)
+#define BUCKETS	   64u
+#define KEY_MAX	   36 /* two IPv6 addresses, two ports */
+
+enum { FIN = 0x01, SYN = 0x02, RST = 0x04, PSH = 0x08, ACK = 0x10 };
+
+/* Where they are in a TCP header. */
+enum { AT_SEQUENCE = 4, AT_ACK = 8, AT_OFFSET = 12, AT_FLAGS = 13, AT_WINDOW = 14 };
+
+/* A segment that one end has been told that the other has it. */
+struct held {
+	struct held *next;
+	struct offload_tcp t;
+	size_t done; /* bytes of its payload that were fed, of the guest's */
+	uint8_t frame[];
+};
+
+enum state {
+	ASKED,	 /* the guest's SYN offers to scale */
+	OFFERED, /* we do, in libslirp's SYN */
+	OPEN,	 /* both do */
+};
+
+enum { GUEST_ENDED = 1, HOST_ENDED = 2, BOTH_ENDED = 3, RESET = 4 };
+
+struct flow {
+	struct flow *next; /* in its bucket */
+	uint8_t key[KEY_MAX];
+	size_t key_length;
+	enum state state;
+	uint8_t shift; /* of the guest's windows */
+	uint8_t ended;
+
+	/* the guest's stream: stretch.c */
+	uint32_t fed, taken, edge;
+	struct held *first, **last;
+
+	/* the host's stream: stretch_ahead.c */
+	uint32_t heard, right, early, kept_end;
+	uint32_t sent;	      /* libslirp's next byte */
+	uint32_t ack, window; /* what libslirp was told last */
+	bool asks;	      /* it wants to be told again */
+	unsigned repeats;     /* acknowledgements that said nothing new */
+	unsigned tries;	      /* how often the first of what is kept was sent again */
+	uint64_t due;	      /* to be sent again, in loop_now_ns() */
+	struct held *kept, **kept_last;
+
+	struct offload_tcp to_guest_t, to_host_t; /* headers of acknowledgements in each direction */
+	uint8_t to_guest[OFFLOAD_HEADER_MAX], to_host[OFFLOAD_HEADER_MAX];
+};
+
+struct stretch {
+	struct flow *buckets[BUCKETS];
+	size_t flows;
+	size_t held, kept; /* bytes of all flows */
+	bool stale;	   /* there may be flows that have ended */
+	bool paused;
+	stretch_fn feed, send;
+	void *arg;
+	uint8_t piece[OFFLOAD_FRAME_MAX];
+};
+
+static inline bool is_before(uint32_t a, uint32_t b)
+{
+	return (int32_t)(a - b) < 0;
+}
+
+static inline size_t payload_of(const struct offload_tcp *t)
+{
+	return t->length - t->payload;
+}
+
+/* What the guest is offered, as a header has it, if it is told of all up to `ack`. */
+static inline uint16_t stretch_offer(const struct flow *f, uint32_t ack)
+{
+	uint32_t right = f->edge + WIDTH, room = is_before(ack, right) ? (right - ack) >> SHIFT : 0;
+
+	return (uint16_t)(room < WINDOW_MAX ? room : WINDOW_MAX);
+}
+
+/* stretch_ahead.c */
+
+/* The host's stream begins. */
+void ahead_begin(struct flow *f, uint32_t next);
+/* A segment for the guest, before learn() has seen it: keeps a copy, if it may. */
+void ahead_keep(struct stretch *s, struct flow *f, const uint8_t *frame, const struct offload_tcp *t);
+/*
+ * A segment of the guest's: learns what it says of the host's stream, and puts there what libslirp is to know instead. Whether that
+ * is something new.
+ */
+bool ahead_hear(struct stretch *s, struct flow *f, uint8_t *tcp, const struct offload_tcp *t);
+/* When libslirp may be fed: tells it of what is kept, and sends again what is due. */
+void ahead_look(struct stretch *s, struct flow *f);
+void ahead_forget(struct stretch *s, struct flow *f);
+
+#endif
