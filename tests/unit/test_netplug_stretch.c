@@ -383,4 +383,5 @@ static void test_many(void)
 	stretch_free(s);
 }
 
-UNIT_MAIN("netplug stretch", UNIT_CASE(test_stream), UNIT_CASE(test_full), UNIT_CASE(test_ahead), UNIT_CASE(test_handshakes), UNIT_CASE(test_many))
+UNIT_MAIN("netplug stretch", UNIT_CASE(test_stream), UNIT_CASE(test_full), UNIT_CASE(test_ahead), UNIT_CASE(test_handshakes),
+	  UNIT_CASE(test_many))
