@@ -8,10 +8,12 @@
  *
  * - A SYN or SYN-ACK of libslirp's gets a window scale option, if the guest scales too. From then on windows are translated: the
  *   guest's to what fits into 16 bits, libslirp's to what it offers and WIDTH.
- * - From the guest: a segment that libslirp has room for goes on as it is. One that it has not is copied, held, and acknowledged
- *   in libslirp's place, so that the guest never has to send it again, however long the host does not read; libslirp gets it when it
- *   offers room. When WIDTH is used up the guest is offered no more, as by any receiver; its probes are answered.
- * - To the guest: a copy of each segment is kept until the guest has it, and libslirp is told at once that it has (stretch_ahead.c).
+ * - From the guest: a segment that libslirp has room for goes on as it is. One that it has not is copied, held, and
+ *   acknowledged in libslirp's place, so that the guest never has to send it again, however long the host does not read;
+ *   libslirp gets it when it offers room. When WIDTH is used up the guest is offered no more, as by any receiver; its probes
+ *   are answered.
+ * - To the guest: a copy of each segment is kept until the guest has it, and libslirp is told at once that it has it
+ *   (stretch_ahead.c).
  *
  * What is held or kept is lost with the plug, as libslirp's own buffers are, and with a reset of either end.
  *

@@ -1,13 +1,13 @@
 /*
- * What a guest gets: libslirp is told that the guest has what was only just sent to it, so that it fetches more of the host's socket
- * meanwhile. A copy is kept until the guest says so itself. Numbers of the host's stream:
+ * What a guest gets: libslirp is told that the guest has what was only just sent to it, so that it fetches more of the host's
+ * socket meanwhile. A copy is kept until the guest says so itself. Numbers of the host's stream:
  *
  *	heard ── kept ── kept_end       the guest has all before `heard`
  *	early                           what libslirp is told that it has: up to kept_end, when that can be told
  *	right                           up to which the guest has room
  *
- * Nothing is kept but what follows what libslirp was told of, nor more than the guest has room for; all else is between the guest and
- * libslirp alone, until the guest has it. A FIN is never acknowledged in the guest's place.
+ * Nothing is kept but what follows what libslirp was told of, nor more than the guest has room for; all else is between the guest
+ * and libslirp alone, until the guest has it. A FIN is never acknowledged in the guest's place.
  *
  * Nothing is lost between here and a guest's kernel but what that kernel has no memory for, or the line of the lab file loses
  * (impair.c). So the sending again is simple: what is missed is sent when the guest says three times that it has no more (RFC 5681,
