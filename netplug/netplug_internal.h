@@ -335,6 +335,8 @@ struct backend_ops {
 	void (*input)(struct backend *backend, uint8_t *frame, size_t length);
 	/* The guest does not read (true), or again: fetch nothing for it meanwhile. */
 	void (*pause)(struct backend *backend, bool paused);
+	/* The line to the guest is a bad one from now on (impair.c). */
+	void (*impaired)(struct backend *backend);
 	/* Before the loop sleeps: milliseconds it may sleep at most, -1 without bound. */
 	int (*prepare)(struct backend *backend);
 	/* After the loop slept. */

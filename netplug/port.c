@@ -248,6 +248,8 @@ int port_impair(struct port *port, const struct netplug_impair *settings, struct
 	/* On a VDE network the one who sends impairs; SLIRP's side has nobody else. */
 	if (port->config.kind == NETPLUG_KIND_SLIRP && set_line(port, &port->received, arrive, &line, err))
 		return -1;
+	if (port->received && port->backend->ops->impaired)
+		port->backend->ops->impaired(port->backend);
 	port->down = settings->down;
 	set_super(port);
 	return 0;

@@ -85,6 +85,11 @@ static void on_pause(struct backend *backend, bool paused)
 	}
 }
 
+static void on_impaired(struct backend *backend)
+{
+	stretch_slow(((struct slirp_port *)backend)->stretch, true);
+}
+
 static void feed_slirp(void *arg, const uint8_t *frame, size_t length)
 {
 	slirp_backend_input(((struct slirp_port *)arg)->slirp, frame, length);
@@ -300,6 +305,7 @@ static void free_port(struct backend *backend)
 static const struct backend_ops ops = {
 	.input = on_input,
 	.pause = on_pause,
+	.impaired = on_impaired,
 	.prepare = prepare,
 	.finish = finish,
 	.stats = fill_stats,

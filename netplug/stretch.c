@@ -63,7 +63,7 @@ static void drop_held(struct stretch *s, struct flow *f)
 		struct held *h = f->first;
 
 		f->first = h->next;
-		s->held -= h->t.length;
+		s->held -= cost_of(&h->t);
 		free(h);
 	}
 	f->last = &f->first;
@@ -165,8 +165,8 @@ static void feed_piece(struct stretch *s, struct flow *f, struct held *h, size_t
 		memcpy(frame, h->frame, t->payload);
 		memcpy(frame + t->payload, h->frame + t->payload + h->done, n);
 		put32(tcp + AT_SEQUENCE, f->fed);
-		if (!last)
-			tcp[AT_FLAGS] &= (uint8_t)~(FIN | PSH);
+		/* what is urgent is told from the beginning of the whole: it is only data here */
+		tcp[AT_FLAGS] &= (uint8_t)~(last ? URG : URG | FIN | PSH);
 		offload_finish(frame, t, n);
 	}
 	offload_set32(tcp, AT_ACK, f->ack);
@@ -191,7 +191,7 @@ static void pump(struct stretch *s, struct flow *f)
 		f->first = h->next;
 		if (!f->first)
 			f->last = &f->first;
-		s->held -= h->t.length;
+		s->held -= cost_of(&h->t);
 		free(h);
 	}
 }
@@ -225,7 +225,7 @@ static void acknowledge(struct stretch *s, struct flow *f)
 /* false: there is no memory for it, and the guest has to send it again. */
 static bool hold(struct stretch *s, struct flow *f, const uint8_t *frame, const struct offload_tcp *t)
 {
-	struct held *h = s->held + t->length <= STRETCH_HELD_MAX ? malloc(sizeof(*h) + t->length) : NULL;
+	struct held *h = s->held + cost_of(t) <= STRETCH_HELD_MAX ? malloc(cost_of(t)) : NULL;
 
 	if (!h)
 		return false;
@@ -233,7 +233,7 @@ static bool hold(struct stretch *s, struct flow *f, const uint8_t *frame, const 
 	memcpy(h->frame, frame, t->length);
 	*f->last = h;
 	f->last = &h->next;
-	s->held += t->length;
+	s->held += cost_of(t);
 	return true;
 }
 
@@ -468,6 +468,11 @@ void stretch_pump(struct stretch *s)
 void stretch_pause(struct stretch *s, bool paused)
 {
 	s->paused = paused;
+}
+
+void stretch_slow(struct stretch *s, bool slow)
+{
+	s->slow = slow;
 }
 
 struct stretch *stretch_new(stretch_fn feed, stretch_fn send, void *arg, struct error *err)

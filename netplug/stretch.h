@@ -53,5 +53,7 @@ void stretch_pump(struct stretch *s);
 int stretch_wait_ms(const struct stretch *s);
 /* The guest does not read (true), or again. */
 void stretch_pause(struct stretch *s, bool paused);
+/* The way to the guest loses, delays or limits (true): libslirp is told by the guest alone what it has. */
+void stretch_slow(struct stretch *s, bool slow);
 
 #endif

@@ -9,9 +9,10 @@
  * Nothing is kept but what follows what libslirp was told of, nor more than the guest has room for; all else is between the guest
  * and libslirp alone, until the guest has it. A FIN is never acknowledged in the guest's place.
  *
- * Nothing is lost between here and a guest's kernel but what that kernel has no memory for, or the line of the lab file loses
- * (impair.c). So the sending again is simple: what is missed is sent when the guest says three times that it has no more (RFC 5681,
- * 3.2), or nothing for AGAIN_NS, then after twice that time and so on. After TRIES the connection is given up.
+ * Nothing is lost between here and a guest's kernel but what that kernel has no memory for: on a line that the lab file makes a
+ * bad one (impair.c) nothing is kept. So the sending again is simple: what is missed is sent when the guest says three times
+ * that it has no more (RFC 5681, 3.2), or nothing for AGAIN_NS, then after twice that time and so on. After TRIES the
+ * connection is given up.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -44,7 +45,7 @@ static void drop_first(struct stretch *s, struct flow *f)
 	f->kept = h->next;
 	if (!f->kept)
 		f->kept_last = &f->kept;
-	s->kept -= h->t.length;
+	s->kept -= cost_of(&h->t);
 	free(h);
 }
 
@@ -59,10 +60,10 @@ void ahead_keep(struct stretch *s, struct flow *f, const uint8_t *frame, const s
 	uint32_t end = f->sent + (uint32_t)payload_of(t);
 	struct held *h;
 
-	if (end == f->sent || get32(frame + t->tcp + AT_SEQUENCE) != f->sent || f->sent != f->kept_end || s->paused ||
-	    end - f->heard > AHEAD || s->kept + t->length > STRETCH_KEPT_MAX || is_before(f->right, end))
+	if (end == f->sent || get32(frame + t->tcp + AT_SEQUENCE) != f->sent || f->sent != f->kept_end || s->paused || s->slow ||
+	    end - f->heard > AHEAD || s->kept + cost_of(t) > STRETCH_KEPT_MAX || is_before(f->right, end))
 		return;
-	h = malloc(sizeof(*h) + t->length);
+	h = malloc(cost_of(t));
 	if (!h)
 		return;
 	*h = (struct held){.t = *t};
@@ -71,7 +72,7 @@ void ahead_keep(struct stretch *s, struct flow *f, const uint8_t *frame, const s
 		f->due = loop_now_ns() + AGAIN_NS;
 	*f->kept_last = h;
 	f->kept_last = &h->next;
-	s->kept += t->length;
+	s->kept += cost_of(t);
 	f->kept_end = end;
 }
 

@@ -13,7 +13,7 @@
 #define BUCKETS	   64u
 #define KEY_MAX	   36 /* two IPv6 addresses, two ports */
 
-enum { FIN = 0x01, SYN = 0x02, RST = 0x04, PSH = 0x08, ACK = 0x10 };
+enum { FIN = 0x01, SYN = 0x02, RST = 0x04, PSH = 0x08, ACK = 0x10, URG = 0x20 };
 
 /* Where they are in a TCP header. */
 enum { AT_SEQUENCE = 4, AT_ACK = 8, AT_OFFSET = 12, AT_FLAGS = 13, AT_WINDOW = 14 };
@@ -65,7 +65,7 @@ struct stretch {
 	size_t flows;
 	size_t held, kept; /* bytes of all flows */
 	bool stale;	   /* there may be flows that have ended */
-	bool paused;
+	bool paused, slow; /* stretch_pause(), stretch_slow() */
 	stretch_fn feed, send;
 	void *arg;
 	uint8_t piece[OFFLOAD_FRAME_MAX];
@@ -74,6 +74,12 @@ struct stretch {
 static inline bool is_before(uint32_t a, uint32_t b)
 {
 	return (int32_t)(a - b) < 0;
+}
+
+/* What a copy takes of the bounds in stretch.h. */
+static inline size_t cost_of(const struct offload_tcp *t)
+{
+	return sizeof(struct held) + t->length;
 }
 
 static inline size_t payload_of(const struct offload_tcp *t)

@@ -316,6 +316,11 @@ static void test_ahead(void)
 	CU_ASSERT_EQUAL(host.ack, host.sent - SEGMENT);
 	hears(60000);
 	stretch_pause(s, false);
+	stretch_slow(s, true);
+	sends(SEGMENT);
+	CU_ASSERT_EQUAL(host.ack, host.sent - SEGMENT);
+	hears(60000);
+	stretch_slow(s, false);
 	answer(ACK | FIN, 100);
 	stretch_pump(s);
 	CU_ASSERT_EQUAL(host.ack, host.sent - 1);

@@ -1,0 +1,67 @@
+/*
+ * duplex ADDRESS PORT BYTES: sends a pattern to a server that sends all of it back, and reads whenever there is something to read,
+ * as a program does that works with poll(). Says "same" when all of it has come back, else what is wrong.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static uint8_t pattern(uint64_t at)
+{
+	return (uint8_t)(at * 2654435761u >> 13);
+}
+
+int main(int argc, char **argv)
+{
+	struct sockaddr_in to = {.sin_family = AF_INET};
+	static uint8_t out[65536], in[65536];
+	uint64_t sent = 0, got = 0, total;
+	struct pollfd p = {.fd = socket(AF_INET, SOCK_STREAM, 0)};
+	static const char line[] = "echo\n";
+
+	if (argc != 4 || inet_pton(AF_INET, argv[1], &to.sin_addr) != 1)
+		return 2;
+	to.sin_port = htons((uint16_t)atoi(argv[2]));
+	total = strtoull(argv[3], NULL, 10);
+	if (connect(p.fd, (struct sockaddr *)&to, sizeof(to)) || write(p.fd, line, sizeof(line) - 1) < 0 || fcntl(p.fd, F_SETFL, O_NONBLOCK)) {
+		perror("connect");
+		return 1;
+	}
+	while (got < total) {
+		ssize_t n;
+
+		p.events = (short)(POLLIN | (sent < total ? POLLOUT : 0));
+		if (poll(&p, 1, 20000) != 1) {
+			printf("nothing moves: %llu sent, %llu back\n", (unsigned long long)sent, (unsigned long long)got);
+			return 1;
+		}
+		if (p.revents & POLLOUT) {
+			uint64_t left = total - sent < sizeof(out) ? total - sent : sizeof(out);
+
+			for (uint64_t i = 0; i < left; i++)
+				out[i] = pattern(sent + i);
+			n = write(p.fd, out, left);
+			sent += n > 0 ? (uint64_t)n : 0;
+		}
+		if (!(p.revents & (POLLIN | POLLHUP | POLLERR)))
+			continue;
+		n = read(p.fd, in, sizeof(in));
+		if (n == 0 || (n < 0 && errno != EAGAIN)) {
+			printf("it ended: %llu sent, %llu back\n", (unsigned long long)sent, (unsigned long long)got);
+			return 1;
+		}
+		for (ssize_t i = 0; i < n; i++, got++)
+			if (in[i] != pattern(got)) {
+				printf("byte %llu is another\n", (unsigned long long)got);
+				return 1;
+			}
+	}
+	puts("same");
+	return 0;
+}
