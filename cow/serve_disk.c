@@ -2,7 +2,7 @@
  * One disk's thread: listens on its socket, serves one guest after the other.
  *
  * It sleeps in epoll_pwait2() on four descriptors: the listening socket while there is no guest, the guest's connection, its
- * queue's kick, and `wake`. A kick is an edge that is never read: one system call less for each request. Nothing else wakes it but
+ * queue's kick, and `wake`. The last two are edges that are never read: a system call less for each. Nothing else wakes it but
  * two timers. One runs out once after a guest's last request: then it lets go of the guest's memory, whose
  * pages would count as ours as long as they are mapped here. The next request maps what it needs again. The other ends a sleep for
  * which the guest was to ask for several things and did not in time (vring_gather.h).
@@ -126,7 +126,7 @@ int serve_disk_watch(struct serve_disk *d, struct error *err)
 {
 	d->kick = -1;
 	d->poll = epoll_create1(EPOLL_CLOEXEC);
-	if (d->poll < 0 || watch(d, d->wake, EPOLLIN) || watch(d, d->listener, EPOLLIN))
+	if (d->poll < 0 || watch(d, d->wake, EPOLLIN | EPOLLET) || watch(d, d->listener, EPOLLIN))
 		return error_errno(err, errno, "watch a disk's socket");
 	return 0;
 }
@@ -285,7 +285,6 @@ static struct work wait_for_work(struct serve_disk *d)
 	struct work work = {.requests = d->behind};
 	struct epoll_event events[WATCHED_MAX];
 	struct timespec timeout;
-	uint64_t count;
 	int n = epoll_pwait2(d->poll, events, ARRAY_SIZE(events), how_long(d, q, &timeout), NULL);
 
 	if (n == 0 && timeout.tv_sec > 0) {
@@ -302,8 +301,6 @@ static struct work wait_for_work(struct serve_disk *d)
 			d->lean = false;
 		} else if (fd == d->wake) {
 			work.requests = true;
-			if (read(d->wake, &count, sizeof(count)) < 0)
-				continue;
 		} else if (fd == d->listener) {
 			accept_guest(d);
 		} else {

@@ -9,7 +9,9 @@ FOLDER, ROUNDS, MS, KERNELS = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), s
 PLACED = os.environ.get("PLACED", "yes")
 BOOT_SECONDS = 40  # until the end of everything a guest does, besides the measurements
 TICK = os.sysconf("SC_CLK_TCK")
-MEASURES = [("out", "send", 1), ("in", "recv", 1), ("out 4", "send", 4), ("in 4", "recv", 4), ("small", "small", 0)]
+# "itself": the small packets of a guest to itself: no device, nobody else; what its own kernel can do at most.
+MEASURES = [("out", "send $PEER", 1), ("in", "recv $PEER", 1), ("out 4", "send $PEER", 4), ("in 4", "recv $PEER", 4),
+            ("small", "small $PEER", 0), ("itself", "small 127.0.0.1", 0)]
 SLIRP_MTU, VIRTIO_MTU, PASST_MTU = 16384, 65521, 65520  # uml-netplug: NETPLUG_DEFAULT_MTU, NETPLUG_VIRTIO_MTU
 MAC = "52:54:00:00:00:0%d"
 
@@ -41,7 +43,7 @@ def initramfs(modules):
             if base.endswith(".xz"):
                 subprocess.run(["xz", "-d", f"{root}/lib/{base}"], check=True)
     measure = "\n".join(
-        f"echo BEGIN {name}; echo END {name}: $(timeout -s KILL 20 netplug-blast {verb} $PEER $PORT {MS} {flows or ''})"
+        f"echo BEGIN {name}; echo END {name}: $(timeout -s KILL 20 netplug-blast {verb} $PORT {MS} {flows or ''})"
         for name, verb, flows in MEASURES)
     with open(f"{root}/init", "w") as init:
         init.write(f"""#!/bin/busybox sh

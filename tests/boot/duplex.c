@@ -29,7 +29,8 @@ int main(int argc, char **argv)
 		return 2;
 	to.sin_port = htons((uint16_t)atoi(argv[2]));
 	total = strtoull(argv[3], NULL, 10);
-	if (connect(p.fd, (struct sockaddr *)&to, sizeof(to)) || write(p.fd, line, sizeof(line) - 1) < 0 || fcntl(p.fd, F_SETFL, O_NONBLOCK)) {
+	if (connect(p.fd, (struct sockaddr *)&to, sizeof(to)) || write(p.fd, line, sizeof(line) - 1) < 0 ||
+	    fcntl(p.fd, F_SETFL, O_NONBLOCK)) {
 		perror("connect");
 		return 1;
 	}
