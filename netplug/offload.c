@@ -21,7 +21,6 @@
 #define IPV4	 20
 #define IPV6	 40
 #define TCP	 20
-#define TCP_CHECKSUM 16
 #define UDP_CHECKSUM 6 /* where it stands in the header; no other protocol has its own there */
 
 #define TCP_FIN 0x01
@@ -171,8 +170,8 @@ void offload_set16(uint8_t *tcp, size_t at, uint16_t value)
 	memcpy(&was, tcp + at, 2);
 	put16(tcp + at, value);
 	memcpy(&is, tcp + at, 2);
-	memcpy(&sum, tcp + TCP_CHECKSUM, 2);
-	offload_put_sum(tcp + TCP_CHECKSUM, (uint64_t)(uint16_t)~sum + (uint16_t)~was + is);
+	memcpy(&sum, tcp + OFFLOAD_TCP_CHECKSUM, 2);
+	offload_put_sum(tcp + OFFLOAD_TCP_CHECKSUM, (uint64_t)(uint16_t)~sum + (uint16_t)~was + is);
 }
 
 void offload_set32(uint8_t *tcp, size_t at, uint32_t value)
@@ -187,8 +186,8 @@ size_t offload_finish(uint8_t *frame, const struct offload_tcp *t, size_t payloa
 	size_t length = t->payload - t->tcp + payload;
 
 	offload_set_length(frame, t, t->payload - t->ip + payload);
-	put16(tcp + TCP_CHECKSUM, 0);
-	offload_put_sum(tcp + TCP_CHECKSUM, offload_pseudo(frame, t, length) + offload_sum(tcp, length));
+	put16(tcp + OFFLOAD_TCP_CHECKSUM, 0);
+	offload_put_sum(tcp + OFFLOAD_TCP_CHECKSUM, offload_pseudo(frame, t, length) + offload_sum(tcp, length));
 	return t->payload + payload;
 }
 
@@ -209,13 +208,9 @@ void offload_cut(const uint8_t *frame, const struct offload_tcp *t, size_t mss,
 		memcpy(piece + header, frame + header + at, n);
 		if (!t->v6)
 			put16(piece + t->ip + 4, id++);
-		offload_set_length(piece, t, header - t->ip + n);
 		put32(tcp + 4, sequence + (uint32_t)at);
 		tcp[13] = (uint8_t)(flags & ~((at + n < payload ? TCP_FIN | TCP_PSH : 0) | (at ? TCP_CWR : 0)));
-		put16(tcp + 16, 0);
-		offload_put_sum(tcp + 16, offload_pseudo(piece, t, header - t->tcp + n) +
-					  offload_sum(tcp, header - t->tcp + n));
-		fn(arg, piece, header + n);
+		fn(arg, piece, offload_finish(piece, t, n));
 		at += n;
 	} while (at < payload);
 }

@@ -11,6 +11,7 @@
 
 #define OFFLOAD_HEADER_MAX (14 + 4 + 60 + 60)	  /* Ethernet, a VLAN tag, IPv4 and TCP with all their options */
 #define OFFLOAD_FRAME_MAX  (14 + 4 + 40 + 65535)  /* a super-frame: IPv6's length does not count its header */
+#define OFFLOAD_TCP_CHECKSUM 16			  /* where it stands in the header */
 #define OFFLOAD_MSS_MIN	   48			  /* Linux' own (net/ipv4/tcp.c: TCP_MIN_SND_MSS) */
 
 /* The one's complement sum of 16-bit words (RFC 1071) as they lie in memory, not folded; an odd byte counts as the first of two. */

@@ -35,46 +35,37 @@ enum { OPTION_END, OPTION_NOP, OPTION_SCALE = 3 }; /* RFC 9293, 3.1; RFC 7323, 2
 /* ---- Flows ---- */
 
 /* As the guest's own segments have it; back: the frame goes to the guest. */
-static size_t make_key(const uint8_t *frame, const struct offload_tcp *t, bool back, uint8_t key[KEY_MAX])
+static struct key key_of(const uint8_t *frame, const struct offload_tcp *t, bool back)
 {
 	const uint8_t *address = frame + t->ip + (t->v6 ? 8 : 12), *port = frame + t->tcp;
 	size_t n = t->v6 ? 16 : 4;
+	struct key key = {.length = 2 * n + 4};
+	uint8_t *ports = key.bytes + 2 * n;
 
-	memcpy(key, address + (back ? n : 0), n);
-	memcpy(key + n, address + (back ? 0 : n), n);
-	memcpy(key + 2 * n, port + (back ? 2 : 0), 2);
-	memcpy(key + 2 * n + 2, port + (back ? 0 : 2), 2);
-	return 2 * n + 4;
+	memcpy(key.bytes, address + (back ? n : 0), n);
+	memcpy(key.bytes + n, address + (back ? 0 : n), n);
+	memcpy(ports, port + (back ? 2 : 0), 2);
+	memcpy(ports + 2, port + (back ? 0 : 2), 2);
+	return key;
 }
 
 /* Where the pointer to the flow is, or would be. */
-static struct flow **find(struct stretch *s, const uint8_t *key, size_t length)
+static struct flow **find(struct stretch *s, const struct key *key)
 {
-	struct flow **at = &s->buckets[(get16(key + length - 4) ^ get16(key + length - 2)) % BUCKETS];
+	const uint8_t *ports = key->bytes + key->length - 4;
+	struct flow **at = &s->buckets[(get16(ports) ^ get16(ports + 2)) % BUCKETS];
 
-	while (*at && ((*at)->key_length != length || memcmp((*at)->key, key, length)))
+	while (*at && ((*at)->key.length != key->length || memcmp((*at)->key.bytes, key->bytes, key->length)))
 		at = &(*at)->next;
 	return at;
-}
-
-static void drop_held(struct stretch *s, struct flow *f)
-{
-	while (f->first) {
-		struct held *h = f->first;
-
-		f->first = h->next;
-		s->held -= cost_of(&h->t);
-		free(h);
-	}
-	f->last = &f->first;
 }
 
 static void drop_flow(struct stretch *s, struct flow **at)
 {
 	struct flow *f = *at;
 
-	drop_held(s, f);
-	ahead_forget(s, f);
+	copies_drop(&f->held, &s->held);
+	copies_drop(&f->kept, &s->kept);
 	*at = f->next;
 	s->flows--;
 	free(f);
@@ -83,7 +74,7 @@ static void drop_flow(struct stretch *s, struct flow **at)
 /* Both ends are through, and the guest has it all; or one has reset it. */
 static bool has_ended(const struct flow *f)
 {
-	return f->ended & RESET || (f->ended == BOTH_ENDED && !f->first && f->heard == f->sent);
+	return f->ended & RESET || (f->ended == BOTH_ENDED && !f->held.first && f->heard == f->sent);
 }
 
 /* Those that have ended; also those that have not begun. */
@@ -100,7 +91,7 @@ static void sweep(struct stretch *s, bool unopened)
 }
 
 /* NULL: there are too many, or there is no memory; then this one has no wider window. */
-static struct flow *add_flow(struct stretch *s, const uint8_t *key, size_t length, enum state state)
+static struct flow *add_flow(struct stretch *s, const struct key *key, enum state state)
 {
 	struct flow *f, **at;
 
@@ -109,12 +100,9 @@ static struct flow *add_flow(struct stretch *s, const uint8_t *key, size_t lengt
 	f = s->flows < STRETCH_FLOWS_MAX ? calloc(1, sizeof(*f)) : NULL;
 	if (!f)
 		return NULL;
-	memcpy(f->key, key, length);
-	f->key_length = length;
+	f->key = *key;
 	f->state = state;
-	f->last = &f->first;
-	f->kept_last = &f->kept;
-	at = find(s, key, length);
+	at = find(s, key);
 	f->next = *at;
 	*at = f;
 	s->flows++;
@@ -123,14 +111,25 @@ static struct flow *add_flow(struct stretch *s, const uint8_t *key, size_t lengt
 
 /* ---- Headers ---- */
 
-/* From a SYN: the header of an acknowledgement in the same direction. */
-static void keep_header(uint8_t *header, struct offload_tcp *out, const uint8_t *frame, const struct offload_tcp *t)
+/* From a SYN: of an acknowledgement in the same direction. */
+static void keep_header(struct ack_header *h, const uint8_t *frame, const struct offload_tcp *t)
 {
-	*out = *t;
-	out->payload = t->tcp + TCP;
-	memcpy(header, frame, out->payload);
-	header[t->tcp + AT_OFFSET] = TCP / 4 << 4;
-	header[t->tcp + AT_FLAGS] = ACK;
+	h->t = *t;
+	h->t.payload = t->tcp + TCP;
+	memcpy(h->bytes, frame, h->t.payload);
+	h->bytes[t->tcp + AT_OFFSET] = TCP / 4 << 4;
+	h->bytes[t->tcp + AT_FLAGS] = ACK;
+}
+
+size_t ack_make(uint8_t *frame, const struct ack_header *h, uint32_t sequence, uint32_t ack, uint16_t window)
+{
+	uint8_t *tcp = frame + h->t.tcp;
+
+	memcpy(frame, h->bytes, h->t.payload);
+	put32(tcp + AT_SEQUENCE, sequence);
+	put32(tcp + AT_ACK, ack);
+	put16(tcp + AT_WINDOW, window);
+	return offload_finish(frame, &h->t, 0);
 }
 
 /* The shift of a SYN's window scale option; -1: it has none. */
@@ -155,7 +154,7 @@ static int scale_of(const uint8_t *frame, const struct offload_tcp *t)
 /* ---- To libslirp ---- */
 
 /* The next n bytes of what is held. */
-static void feed_piece(struct stretch *s, struct flow *f, struct held *h, size_t n)
+static void feed_piece(struct stretch *s, struct flow *f, struct copy *h, size_t n)
 {
 	const struct offload_tcp *t = &h->t;
 	bool whole = h->done == 0 && n == payload_of(t), last = h->done + n == payload_of(t);
@@ -179,20 +178,15 @@ static void feed_piece(struct stretch *s, struct flow *f, struct held *h, size_t
 static void pump(struct stretch *s, struct flow *f)
 {
 	/* feeding may tell of more room, or end it all */
-	while (f->first && !(f->ended & RESET) && !is_before(f->edge, f->fed)) {
-		struct held *h = f->first;
+	while (f->held.first && !(f->ended & RESET) && !is_before(f->edge, f->fed)) {
+		struct copy *h = f->held.first;
 		size_t left = payload_of(&h->t) - h->done, room = f->edge - f->fed, n = left < room ? left : room;
 
 		if (n < left && n < PIECE_MIN)
 			return;
 		feed_piece(s, f, h, n);
-		if (n < left)
-			continue;
-		f->first = h->next;
-		if (!f->first)
-			f->last = &f->first;
-		s->held -= cost_of(&h->t);
-		free(h);
+		if (n == left)
+			copies_drop_first(&f->held, &s->held);
 	}
 }
 
@@ -211,31 +205,12 @@ static void tell_ack(struct stretch *s, struct flow *f, const uint8_t *frame, co
 
 static void acknowledge(struct stretch *s, struct flow *f)
 {
-	uint8_t frame[OFFLOAD_HEADER_MAX], *tcp = frame + f->to_guest_t.tcp;
+	uint8_t frame[OFFLOAD_HEADER_MAX];
 
-	memcpy(frame, f->to_guest, f->to_guest_t.payload);
-	put32(tcp + AT_SEQUENCE, f->sent);
-	put32(tcp + AT_ACK, f->taken);
-	put16(tcp + AT_WINDOW, stretch_offer(f, f->taken));
-	s->send(s->arg, frame, offload_finish(frame, &f->to_guest_t, 0));
+	s->send(s->arg, frame, ack_make(frame, &f->to_guest, f->sent, f->taken, stretch_offer(f, f->taken)));
 }
 
 /* ---- From the guest ---- */
-
-/* false: there is no memory for it, and the guest has to send it again. */
-static bool hold(struct stretch *s, struct flow *f, const uint8_t *frame, const struct offload_tcp *t)
-{
-	struct held *h = s->held + cost_of(t) <= STRETCH_HELD_MAX ? malloc(cost_of(t)) : NULL;
-
-	if (!h)
-		return false;
-	*h = (struct held){.t = *t};
-	memcpy(h->frame, frame, t->length);
-	*f->last = h;
-	f->last = &h->next;
-	s->held += cost_of(t);
-	return true;
-}
 
 /* A segment that libslirp has no room for, or not before what came earlier. */
 static void take_early(struct stretch *s, struct flow *f, const uint8_t *frame, const struct offload_tcp *t, bool news)
@@ -243,16 +218,18 @@ static void take_early(struct stretch *s, struct flow *f, const uint8_t *frame, 
 	const uint8_t *tcp = frame + t->tcp;
 	uint32_t sequence = get32(tcp + AT_SEQUENCE), bytes = (uint32_t)payload_of(t) + (tcp[AT_FLAGS] & FIN);
 	bool expected = sequence == f->taken;
-	bool taken = expected && bytes && !is_before(f->edge + WIDTH, sequence + (uint32_t)payload_of(t)) && hold(s, f, frame, t);
+	bool fits = !is_before(f->edge + WIDTH, sequence + (uint32_t)payload_of(t));
+	/* without memory for it, the guest has to send it again */
+	bool taken = expected && bytes && fits && copies_add(&f->held, &s->held, STRETCH_HELD_MAX, frame, t);
 
 	if (taken) {
 		f->taken += bytes;
 		pump(s, f);
 	}
-	if (f->first && news)
+	if (f->held.first && news)
 		tell_ack(s, f, frame, t);
 	/* who sent something, or probes, wants to know where we are; of what was fed at once libslirp has told */
-	if ((f->first || !taken) && (bytes || !expected))
+	if ((f->held.first || !taken) && (bytes || !expected))
 		acknowledge(s, f);
 }
 
@@ -263,7 +240,7 @@ static void from_open(struct stretch *s, struct flow *f, uint8_t *frame, const s
 	bool news = ahead_hear(s, f, tcp, t);
 
 	if (flags & RST) {
-		if (f->first)
+		if (f->held.first)
 			offload_set32(tcp, AT_SEQUENCE, f->fed);
 		f->ended |= RESET;
 		s->stale = true;
@@ -273,7 +250,7 @@ static void from_open(struct stretch *s, struct flow *f, uint8_t *frame, const s
 	s->stale |= f->ended;
 	if (flags & FIN)
 		f->ended |= GUEST_ENDED;
-	if (f->first || is_before(f->edge, end - (flags & FIN))) {
+	if (f->held.first || is_before(f->edge, end - (flags & FIN))) {
 		take_early(s, f, frame, t, news);
 		return;
 	}
@@ -286,18 +263,17 @@ static void from_open(struct stretch *s, struct flow *f, uint8_t *frame, const s
 }
 
 /* Begins a connection, or answers ours. */
-static void from_syn(struct stretch *s, struct flow **at, const uint8_t *frame, const struct offload_tcp *t)
+static void from_syn(struct stretch *s, const struct key *key, const uint8_t *frame, const struct offload_tcp *t)
 {
 	int shift = scale_of(frame, t);
-	struct flow *f = *at;
+	struct flow **at = find(s, key), *f = *at;
 	bool answer = frame[t->tcp + AT_FLAGS] & ACK;
-	uint8_t key[KEY_MAX];
 
 	if (answer && f && f->state == OFFERED && shift >= 0) {
 		f->state = OPEN;
 		f->shift = (uint8_t)shift;
 		f->right = f->heard + get16(frame + t->tcp + AT_WINDOW);
-		keep_header(f->to_host, &f->to_host_t, frame, t);
+		keep_header(&f->to_host, frame, t);
 		f->fed = f->taken = f->edge = get32(frame + t->tcp + AT_SEQUENCE) + 1;
 		return;
 	}
@@ -307,30 +283,31 @@ static void from_syn(struct stretch *s, struct flow **at, const uint8_t *frame, 
 		drop_flow(s, at);
 	if (answer || shift < 0)
 		return;
-	f = add_flow(s, key, make_key(frame, t, false, key), ASKED);
+	f = add_flow(s, key, ASKED);
 	if (f) {
 		f->shift = (uint8_t)shift;
-		keep_header(f->to_host, &f->to_host_t, frame, t);
+		keep_header(&f->to_host, frame, t);
 	}
 }
 
 void stretch_from_guest(struct stretch *s, uint8_t *frame, size_t length)
 {
 	struct offload_tcp t;
-	uint8_t key[KEY_MAX];
-	struct flow **at;
+	struct key key;
+	struct flow *f;
 
 	if (!offload_parse(frame, length, &t) || t.ip != ETHERNET) {
 		s->feed(s->arg, frame, length);
 		return;
 	}
-	at = find(s, key, make_key(frame, &t, false, key));
-	if (*at && (*at)->state == OPEN && !(frame[t.tcp + AT_FLAGS] & SYN)) {
-		from_open(s, *at, frame, &t);
+	key = key_of(frame, &t, false);
+	f = *find(s, &key);
+	if (f && f->state == OPEN && !(frame[t.tcp + AT_FLAGS] & SYN)) {
+		from_open(s, f, frame, &t);
 		return;
 	}
 	if (frame[t.tcp + AT_FLAGS] & SYN)
-		from_syn(s, at, frame, &t);
+		from_syn(s, &key, frame, &t);
 	s->feed(s->arg, frame, length);
 }
 
@@ -343,8 +320,7 @@ static void offer_scale(struct stretch *s, struct flow *f, const uint8_t *frame,
 	uint8_t copy[OFFLOAD_HEADER_MAX], *tcp = copy + t->tcp;
 	struct offload_tcp longer = *t;
 
-	keep_header(f->to_guest, &f->to_guest_t, frame, t);
-
+	keep_header(&f->to_guest, frame, t);
 	memcpy(copy, frame, t->payload);
 	memcpy(copy + t->payload, scale, sizeof(scale));
 	longer.payload += sizeof(scale);
@@ -353,11 +329,10 @@ static void offer_scale(struct stretch *s, struct flow *f, const uint8_t *frame,
 }
 
 /* Returns whether it was sent. */
-static bool to_syn(struct stretch *s, struct flow **at, const uint8_t *frame, const struct offload_tcp *t)
+static bool to_syn(struct stretch *s, const struct key *key, const uint8_t *frame, const struct offload_tcp *t)
 {
 	const uint8_t *tcp = frame + t->tcp;
-	struct flow *f = *at;
-	uint8_t key[KEY_MAX];
+	struct flow **at = find(s, key), *f = *at;
 
 	if (t->payload + 4 > t->tcp + 60 || payload_of(t))
 		return false;
@@ -373,7 +348,7 @@ static bool to_syn(struct stretch *s, struct flow **at, const uint8_t *frame, co
 	} else {
 		if (f && f->state != OFFERED)
 			drop_flow(s, at);
-		f = *at ?: add_flow(s, key, make_key(frame, t, true, key), OFFERED);
+		f = *at ?: add_flow(s, key, OFFERED);
 		if (!f)
 			return false;
 		ahead_begin(f, get32(tcp + AT_SEQUENCE) + 1);
@@ -393,7 +368,7 @@ static void learn(struct flow *f, const uint8_t *tcp, const struct offload_tcp *
 	f->ended |= (tcp[AT_FLAGS] & FIN ? HOST_ENDED : 0) | (tcp[AT_FLAGS] & RST ? RESET : 0);
 	if (!(tcp[AT_FLAGS] & ACK))
 		return;
-	if (!f->first && is_before(f->taken, ack))
+	if (!f->held.first && is_before(f->taken, ack))
 		f->fed = f->taken = ack;
 	if (is_before(f->edge, edge))
 		f->edge = edge;
@@ -409,9 +384,9 @@ static void to_open(struct stretch *s, struct flow *f, const uint8_t *frame, con
 	ahead_keep(s, f, frame, t);
 	learn(f, tcp, t);
 	s->stale |= f->ended;
-	if (f->first)
+	if (f->held.first)
 		ack = f->taken;
-	if (tcp[AT_FLAGS] & RST || (!f->first && get16(tcp + AT_WINDOW) == WINDOW_MAX)) {
+	if (tcp[AT_FLAGS] & RST || (!f->held.first && get16(tcp + AT_WINDOW) == WINDOW_MAX)) {
 		s->send(s->arg, frame, t->length);
 	} else {
 		uint8_t *copy = s->piece;
@@ -426,22 +401,23 @@ static void to_open(struct stretch *s, struct flow *f, const uint8_t *frame, con
 void stretch_to_guest(struct stretch *s, const uint8_t *frame, size_t length)
 {
 	struct offload_tcp t;
-	uint8_t key[KEY_MAX];
-	struct flow **at;
+	struct key key;
+	struct flow *f;
 
 	if (!offload_parse(frame, length, &t) || t.ip != ETHERNET) {
 		s->send(s->arg, frame, length);
 		return;
 	}
-	at = find(s, key, make_key(frame, &t, true, key));
-	if (frame[t.tcp + AT_FLAGS] & SYN && to_syn(s, at, frame, &t))
+	key = key_of(frame, &t, true);
+	if (frame[t.tcp + AT_FLAGS] & SYN && to_syn(s, &key, frame, &t))
 		return;
-	if (*at && (*at)->state == OPEN) {
-		to_open(s, *at, frame, &t);
+	f = *find(s, &key);
+	if (f && f->state == OPEN) {
+		to_open(s, f, frame, &t);
 		return;
 	}
-	if (*at && frame[t.tcp + AT_FLAGS] & RST) {
-		(*at)->ended |= RESET;
+	if (f && frame[t.tcp + AT_FLAGS] & RST) {
+		f->ended |= RESET;
 		s->stale = true;
 	}
 	s->send(s->arg, frame, length);
@@ -449,18 +425,13 @@ void stretch_to_guest(struct stretch *s, const uint8_t *frame, size_t length)
 
 /* ---- The whole ---- */
 
-static void look_after(struct stretch *s, struct flow *f)
-{
-	if (s->held)
-		pump(s, f);
-	ahead_look(s, f);
-}
-
 void stretch_pump(struct stretch *s)
 {
 	for (size_t i = 0; (s->held || s->kept) && i < BUCKETS; i++)
-		for (struct flow *f = s->buckets[i]; f; f = f->next)
-			look_after(s, f);
+		for (struct flow *f = s->buckets[i]; f; f = f->next) {
+			pump(s, f);
+			ahead_look(s, f);
+		}
 	if (s->stale)
 		sweep(s, false);
 }

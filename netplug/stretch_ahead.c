@@ -33,52 +33,27 @@ void ahead_begin(struct flow *f, uint32_t next)
 	f->heard = f->right = f->early = f->kept_end = f->sent = f->ack = next;
 }
 
-static uint32_t end_of(const struct held *h)
+static uint32_t end_of(const struct copy *h)
 {
 	return get32(h->frame + h->t.tcp + AT_SEQUENCE) + (uint32_t)payload_of(&h->t);
-}
-
-static void drop_first(struct stretch *s, struct flow *f)
-{
-	struct held *h = f->kept;
-
-	f->kept = h->next;
-	if (!f->kept)
-		f->kept_last = &f->kept;
-	s->kept -= cost_of(&h->t);
-	free(h);
-}
-
-void ahead_forget(struct stretch *s, struct flow *f)
-{
-	while (f->kept)
-		drop_first(s, f);
 }
 
 void ahead_keep(struct stretch *s, struct flow *f, const uint8_t *frame, const struct offload_tcp *t)
 {
 	uint32_t end = f->sent + (uint32_t)payload_of(t);
-	struct held *h;
+	bool first = !f->kept.first;
 
 	if (end == f->sent || get32(frame + t->tcp + AT_SEQUENCE) != f->sent || f->sent != f->kept_end || s->paused || s->slow ||
-	    end - f->heard > AHEAD || s->kept + cost_of(t) > STRETCH_KEPT_MAX || is_before(f->right, end))
+	    end - f->heard > AHEAD || is_before(f->right, end) || !copies_add(&f->kept, &s->kept, STRETCH_KEPT_MAX, frame, t))
 		return;
-	h = malloc(cost_of(t));
-	if (!h)
-		return;
-	*h = (struct held){.t = *t};
-	memcpy(h->frame, frame, t->length);
-	if (!f->kept)
+	if (first)
 		f->due = loop_now_ns() + AGAIN_NS;
-	*f->kept_last = h;
-	f->kept_last = &h->next;
-	s->kept += cost_of(t);
 	f->kept_end = end;
 }
 
 static void send_again(struct stretch *s, struct flow *f)
 {
-	struct held *h = f->kept;
+	struct copy *h = f->kept.first;
 	uint8_t *tcp = h->frame + h->t.tcp;
 
 	offload_set32(tcp, AT_ACK, f->taken);
@@ -103,13 +78,13 @@ bool ahead_hear(struct stretch *s, struct flow *f, uint8_t *tcp, const struct of
 		f->heard = ack;
 		f->repeats = f->tries = 0;
 		f->due = loop_now_ns() + AGAIN_NS;
-		while (f->kept && !is_before(ack, end_of(f->kept)))
-			drop_first(s, f);
+		while (f->kept.first && !is_before(ack, end_of(f->kept.first)))
+			copies_drop_first(&f->kept, &s->kept);
 		if (is_before(f->early, ack))
 			f->early = ack;
 		if (is_before(f->kept_end, ack))
 			f->kept_end = ack;
-	} else if (ack == f->heard && right == f->right && f->kept && !payload_of(t) && ++f->repeats == REPEATS) {
+	} else if (ack == f->heard && right == f->right && f->kept.first && !payload_of(t) && ++f->repeats == REPEATS) {
 		send_again(s, f);
 	}
 	if (!is_before(ack, f->heard))
@@ -128,22 +103,18 @@ bool ahead_hear(struct stretch *s, struct flow *f, uint8_t *tcp, const struct of
 /* libslirp may send more while it is told. */
 static void tell(struct stretch *s, struct flow *f)
 {
-	uint8_t frame[OFFLOAD_HEADER_MAX], *tcp = frame + f->to_host_t.tcp;
+	uint8_t frame[OFFLOAD_HEADER_MAX];
 
 	f->ack = f->early = f->kept_end;
 	f->window = room_of(f);
-	memcpy(frame, f->to_host, f->to_host_t.payload);
-	put32(tcp + AT_SEQUENCE, f->fed);
-	put32(tcp + AT_ACK, f->ack);
-	put16(tcp + AT_WINDOW, (uint16_t)f->window);
-	s->feed(s->arg, frame, offload_finish(frame, &f->to_host_t, 0));
+	s->feed(s->arg, frame, ack_make(frame, &f->to_host, f->fed, f->ack, (uint16_t)f->window));
 }
 
 void ahead_look(struct stretch *s, struct flow *f)
 {
 	for (int i = 0; f->early != f->kept_end && !(f->ended & RESET) && i < TURNS; i++)
 		tell(s, f);
-	if (!f->kept || loop_now_ns() < f->due)
+	if (!f->kept.first || loop_now_ns() < f->due)
 		return;
 	if (f->tries++ < TRIES) {
 		send_again(s, f);
@@ -161,7 +132,7 @@ int stretch_wait_ms(const struct stretch *s)
 		return -1;
 	for (size_t i = 0; i < BUCKETS; i++)
 		for (const struct flow *f = s->buckets[i]; f; f = f->next)
-			if (f->kept && f->due < first)
+			if (f->kept.first && f->due < first)
 				first = f->due;
 	return first <= now ? 0 : (int)((first - now) / 1000000 + 1);
 }

@@ -138,8 +138,8 @@ static void take_super(struct vnet *v, const struct virtio_net_hdr_v1 *h, uint8_
 	}
 	if (!v->link.super)
 		offload_cut(frame, &t, h->gso_size, pass_on, v);
-	else if (h->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM && h->csum_start == t.tcp && h->csum_offset == 16 &&
-		 offload_complete(frame, t.length, t.tcp, 16))
+	else if (h->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM && h->csum_start == t.tcp && h->csum_offset == OFFLOAD_TCP_CHECKSUM &&
+		 offload_complete(frame, t.length, t.tcp, OFFLOAD_TCP_CHECKSUM))
 		pass_on(v, frame, t.length);
 	else
 		v->link.stats->in_refused++;

@@ -41,14 +41,14 @@ static void finish_joined(struct vnet_packet *p, struct virtio_net_hdr_v1 *h)
 
 	offload_set_length(p->header, t, t->length - t->ip);
 	sum = offload_pseudo(p->header, t, t->length - t->tcp);
-	memcpy(p->header + t->tcp + 16, &sum, 2);
+	memcpy(p->header + t->tcp + OFFLOAD_TCP_CHECKSUM, &sum, 2);
 	memcpy(p->start + VNET_HEADER, p->header, t->payload);
 	h->flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
 	h->gso_type = t->v6 ? VIRTIO_NET_HDR_GSO_TCPV6 : VIRTIO_NET_HDR_GSO_TCPV4;
 	h->hdr_len = (uint16_t)t->payload;
 	h->gso_size = (uint16_t)p->mss;
 	h->csum_start = (uint16_t)t->tcp;
-	h->csum_offset = 16;
+	h->csum_offset = OFFLOAD_TCP_CHECKSUM;
 }
 
 void vnet_commit(struct vnet *v)
