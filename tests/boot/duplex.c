@@ -1,6 +1,7 @@
 /*
- * duplex ADDRESS PORT BYTES: sends a pattern to a server that sends all of it back, and reads whenever there is something to read,
- * as a program does that works with poll(). Says "same" when all of it has come back, else what is wrong.
+ * duplex ADDRESS PORT BYTES [WORD]: tells a server that WORD (echo), sends it a pattern that it sends back, and reads whenever
+ * there is something to read, as a program does that works with poll(). Says "same" when all of it has come back, else what is
+ * wrong.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -9,6 +10,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -23,13 +25,14 @@ int main(int argc, char **argv)
 	static uint8_t out[65536], in[65536];
 	uint64_t sent = 0, got = 0, total;
 	struct pollfd p = {.fd = socket(AF_INET, SOCK_STREAM, 0)};
-	static const char line[] = "echo\n";
+	char line[32];
 
-	if (argc != 4 || inet_pton(AF_INET, argv[1], &to.sin_addr) != 1)
+	if (argc < 4 || argc > 5 || inet_pton(AF_INET, argv[1], &to.sin_addr) != 1)
 		return 2;
 	to.sin_port = htons((uint16_t)atoi(argv[2]));
 	total = strtoull(argv[3], NULL, 10);
-	if (connect(p.fd, (struct sockaddr *)&to, sizeof(to)) || write(p.fd, line, sizeof(line) - 1) < 0 ||
+	snprintf(line, sizeof(line), "%s\n", argc == 5 ? argv[4] : "echo");
+	if (connect(p.fd, (struct sockaddr *)&to, sizeof(to)) || write(p.fd, line, strlen(line)) < 0 ||
 	    fcntl(p.fd, F_SETFL, O_NONBLOCK)) {
 		perror("connect");
 		return 1;
@@ -47,7 +50,7 @@ int main(int argc, char **argv)
 
 			for (uint64_t i = 0; i < left; i++)
 				out[i] = pattern(sent + i);
-			n = write(p.fd, out, left);
+			n = send(p.fd, out, left, MSG_NOSIGNAL);
 			sent += n > 0 ? (uint64_t)n : 0;
 		}
 		if (!(p.revents & (POLLIN | POLLHUP | POLLERR)))

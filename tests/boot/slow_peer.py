@@ -1,10 +1,13 @@
 # A server on the host's loopback that takes its time. Prints its port. What it does, the client's first line says:
 #   sink N     reads N bytes, stops for two seconds after the first MB, and answers their MD5
-#   source N   sends N bytes, and writes their MD5 into the file that is its argument
+#   source N   sends N bytes, and writes their MD5 into the file that is its argument, or "reset" if the other end did that
 #   echo       sends back what it reads, and reads nothing while it sends
+#   reset      reads 3 MB, and resets the connection
 import hashlib
 import os
+import socket
 import socketserver
+import struct
 import sys
 import time
 
@@ -35,11 +38,22 @@ class Peer(socketserver.StreamRequestHandler):
         data = os.urandom(n)
         with open(sys.argv[1], "w") as f:
             f.write(hashlib.md5(data).hexdigest())
-        self.connection.sendall(data)
+        try:
+            self.connection.sendall(data)
+        except OSError:
+            with open(sys.argv[1], "w") as f:
+                f.write("reset")
 
     def echo(self):
         while data := self.connection.recv(8192):
             self.connection.sendall(data)
+
+    def reset(self):
+        got = 0
+        while got < 3 << 20:
+            got += len(self.connection.recv(65536)) or 3 << 20
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
 
 
 class Server(socketserver.ThreadingTCPServer):

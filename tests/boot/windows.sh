@@ -1,5 +1,6 @@
 # TCP of a guest to the host with more under way than libslirp's window (netplug/stretch.h): nothing is lost or stands still when
-# either end stops reading for longer than TCP waits, nor when both ends send at once; an end that resets ends it for the other.
+# either end stops reading for longer than TCP waits, nor when both ends send at once; an end that resets ends it for the other;
+# a plug that is killed ends it for both, and what comes after it goes on.
 # timeout: 200
 . tests/cases/lib.sh
 need cc python3
@@ -10,6 +11,11 @@ wait_until 10 test -s "$T/port"
 PORT=$(cat "$T/port")
 
 in_m() { timeout -k 5 60 uml-lab exec windows -- sh -c "$1"; }
+
+plug_pid() {
+	uml-lab status windows --json >"$T/status.json"
+	json "$T/status.json" 'd["machines"][0]["plug_pid"]'
+}
 
 one_kernel() {
 	lab windows <<-END
@@ -28,6 +34,18 @@ one_kernel() {
 	same "$(cut -c1-32 <"$T/out")" "$(cat "$T/sum")" "what came to the guest"
 	# both at once, and the host reads nothing while it sends
 	expect 0 in_m "/root/duplex 10.0.2.2 $PORT 20000000"
+	says same
+	# the guest resets while it has much unread, then the host does
+	expect 0 in_m "echo source 20000000 | nc 10.0.2.2 $PORT | head -c 100000 | wc -c"
+	wait_until 10 grep -q reset "$T/sum"
+	expect 1 in_m "/root/duplex 10.0.2.2 $PORT 20000000 reset"
+	says "it ended"
+	in_m "/root/duplex 10.0.2.2 $PORT 2000000000" >"$T/killed" &
+	sleep 1
+	kill -9 "$(plug_pid)"
+	wait $! && fail "a connection outlived its plug"
+	grep -q "it ended" "$T/killed" || fail "the guest was not told: $(cat "$T/killed")"
+	expect 0 in_m "/root/duplex 10.0.2.2 $PORT 2000000"
 	says same
 	expect 0 uml-lab down windows
 }
