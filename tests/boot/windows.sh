@@ -1,6 +1,6 @@
 # TCP of a guest to the host with more under way than libslirp's window (netplug/stretch.h): nothing is lost or stands still when
-# either end stops reading for longer than TCP waits, nor when both ends send at once; an end that resets ends it for the other;
-# a plug that is killed ends it for both, and what comes after it goes on.
+# either end stops reading for longer than TCP waits, nor when both ends send at once, nor when the guest drops segments; an end
+# that resets ends it for the other; a plug that is killed ends it for both, and what comes after it goes on.
 # timeout: 200
 . tests/cases/lib.sh
 need cc python3
@@ -34,6 +34,9 @@ one_kernel() {
 	same "$(cut -c1-32 <"$T/out")" "$(cat "$T/sum")" "what came to the guest"
 	# both at once, and the host reads nothing while it sends
 	expect 0 in_m "/root/duplex 10.0.2.2 $PORT 20000000"
+	says same
+	# the guest loses what it was sent, and what it was told
+	expect 0 in_m "/root/duplex 10.0.2.2 $PORT 4000000 echo 20"
 	says same
 	# the guest resets while it has much unread, then the host does
 	expect 0 in_m "echo source 20000000 | nc 10.0.2.2 $PORT | head -c 100000 | wc -c"
