@@ -284,7 +284,6 @@ static void on_kick(void *arg, int fd, uint32_t events)
 
 		if (!q || q->kick != fd)
 			continue;
-		vhost_user_take_kick(q);
 		if (i == 0) {
 			serve_forgets(d);
 			continue;
@@ -340,7 +339,7 @@ static void queue_changed(void *arg, unsigned index)
 		return;
 	if (d->start.how != HOSTFS_FRESH)
 		resume_queue(d, q);
-	d->kicks[index] = loop_add_fd(d->loop, q->kick, EPOLLIN, on_kick, d, &err);
+	d->kicks[index] = loop_add_fd(d->loop, q->kick, EPOLLIN | EPOLLET, on_kick, d, &err);
 	if (!d->kicks[index])
 		log_error(&err);
 }

@@ -364,7 +364,6 @@ static void on_kick(void *arg, int fd, uint32_t events)
 
 		if (!q || q->kick != fd)
 			continue;
-		vhost_user_take_kick(q);
 		vring_want_kicks(q, false);
 		if (i == VNET_TX)
 			v->waiting = true;	/* the rest is done at the end of the turn, as for VNET_RX */
@@ -384,7 +383,7 @@ static void queue_changed(void *arg, unsigned index)
 	if (!q)
 		return;
 	vring_resume(q);
-	v->kicks[index] = loop_add_fd(v->loop, q->kick, EPOLLIN, on_kick, v, &err);
+	v->kicks[index] = loop_add_fd(v->loop, q->kick, EPOLLIN | EPOLLET, on_kick, v, &err);
 	if (!v->kicks[index])
 		log_error(&err);
 	vring_want_kicks(q, false);

@@ -16,7 +16,7 @@ struct loop;
 struct loop_fd;
 struct loop_timer;
 
-/* events: EPOLLIN | EPOLLOUT | EPOLLHUP | EPOLLERR as epoll reports them. */
+/* events: EPOLLIN | EPOLLOUT | EPOLLHUP | EPOLLERR as epoll reports them; watched with EPOLLET too: as edges. */
 typedef void (*loop_fd_fn)(void *arg, int fd, uint32_t events);
 typedef void (*loop_timer_fn)(void *arg);
 typedef void (*loop_signal_fn)(void *arg, int signo);

@@ -221,14 +221,6 @@ void vhost_user_look(struct vhost_user *u, bool looking)
 	vhost_recall_look(&u->recall, looking, !looking && unseen(u));
 }
 
-void vhost_user_take_kick(struct vring_queue *q)
-{
-	uint64_t count;
-
-	while (read(q->kick, &count, sizeof(count)) < 0 && errno == EINTR)
-		;
-}
-
 /* ---- Receiving ---- */
 
 /* Keeps the descriptors of a message. More than there can be is a breach. */

@@ -4,8 +4,8 @@
  * queues, and we serve a virtio device (QEMU's docs/interop/vhost-user.rst).
  *
  * One connection is one device; it is used by one thread, which watches
- * vhost_user_fd() and each queue's kick descriptor for readability and never
- * blocks here. Everything that arrives is checked: sizes, numbers of
+ * vhost_user_fd() and each queue's kick descriptor for readability (as an edge,
+ * EPOLLET: each kick is one, and nobody reads it) and never blocks here. Everything that arrives is checked: sizes, numbers of
  * descriptors and their kinds, addresses, order. A message that can't be right
  * is answered with a failure where the front-end asked for an answer, else it
  * ends the connection.
@@ -66,9 +66,6 @@ uint64_t vhost_user_features(const struct vhost_user *u);
 
 /* Lets go of the pages of the guest's memory that were touched here: they count as ours else. They come back when touched again. */
 void vhost_user_let_go(struct vhost_user *u);
-
-/* Forgets a kick that woke us: reads the queue's descriptor empty. */
-void vhost_user_take_kick(struct vring_queue *q);
 
 /* Tells the guest of what was pushed, if it wants to know. 0, or -1 + err: it is gone. */
 int vhost_user_call(struct vhost_user *u, struct vring_queue *q, struct error *err);
