@@ -12,7 +12,8 @@
 # limit (disk-limit.c): a server with our rings and our waiting that answers at once, and reads and writes nothing. What of a row is
 # the way to another process and back, and not the disk, can be seen from it; it keeps nothing, so it has no fsync.
 #
-# Rounds go forth and back through the backends; each ratio is the median of the rounds' ratios.
+# Rounds go forth and back through the backends, each pair from another one on: who always follows the same one, or twice itself, is
+# up to a tenth faster or slower (two runs of the same build). Each ratio is the median of the rounds' ratios.
 #
 #   DISK_ROUNDS=5  DISK_KERNELS="7.2 6.1"  DISK_MIB=512  DISK_BACKENDS="ubd serve-1"
 #   DISK_ONLY=read-4k-random,write-1m   these measurements alone (boot always; those that rewrite need write-1m before them)
@@ -187,16 +188,25 @@ one() {
 }
 
 backends=${DISK_BACKENDS:-ubd limit ubd-sync qemu-1 qemu-sync-1 serve-1 serve-8 serve-4 qemu-4 qemu-8}
-backwards=$(echo "$backends" | tr ' ' '\n' | tac)
+# order ROUND: of the backends
+order() {
+	local all n i at
+	read -ra all <<<"$backends"
+	n=${#all[@]}
+	for ((i = 0; i < n; i++)); do
+		at=$((($1 - 1) / 2 + i))
+		[ $(($1 % 2)) = 1 ] || at=$(($1 / 2 - 1 + n - 1 - i))
+		echo "${all[at % n]}"
+	done
+}
+
 for k in $kernels; do
 	kernel=$(kernel_of "$k")
 	[ -n "$kernel" ] || { echo "kernel $k is not here: left out"; continue; }
 	"$here/../initramfs" "initrd-$k" init=init "virtio_blk.ko=$(module_of "$kernel")" || exit 2
 	EVICT=1 warm base.img layer* || exit 2
 	for ((r = 1; r <= rounds; r++)); do
-		order=$backends
-		[ $((r % 2)) = 1 ] || order=$backwards
-		for b in $order; do
+		for b in $(order "$r"); do
 			one "$b" "$kernel" "initrd-$k" "log-$k-$b-$r"
 		done
 	done
