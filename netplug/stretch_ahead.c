@@ -14,9 +14,6 @@
  * that it has no more (RFC 5681, 3.2), or nothing for AGAIN_NS, then after twice that time and so on. After TRIES the
  * connection is given up.
  */
-#include <stdlib.h>
-#include <string.h>
-
 #include "netplug/bytes.h"
 #include "netplug/stretch_internal.h"
 #include "uml-lab/base/loop.h"

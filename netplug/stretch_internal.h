@@ -32,7 +32,7 @@ struct copy {
 	uint8_t frame[];
 };
 
-/* In the order of the stream; empty when all of it is zero. */
+/* In the order of the stream; first is NULL: there are none, and last is nothing. */
 struct copies {
 	struct copy *first, *last;
 };
