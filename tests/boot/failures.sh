@@ -3,6 +3,10 @@
 . tests/cases/lib.sh
 at_exit end_sessions
 
+# wait_failed LAB: who sees first that it failed sees why, though the supervisor has still to end what it started.
+seen_failed() { expect 0 uml-lab status "$1" && grep -q failed "$T/out"; }
+wait_failed() { wait_until 20 seen_failed "$1"; }
+
 gone() { [ -z "$(find "$XDG_RUNTIME_DIR/uml-lab" -mindepth 1 2>/dev/null)" ]; }
 
 # No such image, no such kernel, a driver that cannot keep a limit: all told at once.
@@ -31,10 +35,8 @@ for k in $(kernels); do
 	rm -rf "$HOME/.local/state"
 	up "$T/labs/panic"
 	uml-lab exec panic -- sh -c 'echo 1 > /proc/sys/kernel/sysrq; sleep 0.2; echo c > /proc/sysrq-trigger' >/dev/null 2>&1
-	wait_until 20 sh -c 'uml-lab status panic | grep -q failed'
-	expect 0 uml-lab status panic
-	says "panic"
-	says "sysrq"
+	wait_failed panic
+	says "kernel panic: sysrq"
 	wait_until 5 gone
 done
 
@@ -58,8 +60,7 @@ for k in $(kernels); do
 		done 2>/dev/null
 		echo stands'
 	if ! grep -q stands "$T/out"; then
-		wait_until 20 sh -c 'uml-lab status forks | grep -q failed'
-		expect 0 uml-lab status forks
+		wait_failed forks
 		says "when a process is killed while it forks"
 	fi
 	run uml-lab down --force forks

@@ -100,11 +100,14 @@ static json_t *machine_json(const struct session *s, const struct session_machin
 		json_array_append_new(forwards, json_string(m->forwards.items[i]));
 	json_object_set_new(object, "forwards", forwards);
 	if (live) {
-		/* What the supervisor says of now is newer than the file. */
+		/* What the supervisor says of now is newer than the file: the state, and why, of one moment. */
 		const char *state = json_string_value(json_object_get(live, "state"));
+		const char *cause = json_string_value(json_object_get(live, "cause"));
 
-		if (state)
+		if (state) {
 			set_text(object, "state", state);
+			set_text(object, "cause", cause && *cause ? cause : NULL);
+		}
 		json_object_set(object, "disk_problem", json_object_get(json_object_get(live, "disks"), "problem"));
 		json_object_set_new(object, "live", live);
 	}
