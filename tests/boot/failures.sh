@@ -37,6 +37,9 @@ for k in $(kernels); do
 	uml-lab exec panic -- sh -c 'echo 1 > /proc/sys/kernel/sysrq; sleep 0.2; echo c > /proc/sysrq-trigger' >/dev/null 2>&1
 	wait_failed panic
 	says "kernel panic: sysrq"
+	# Started again at once, it finds nothing in its way.
+	expect 0 uml-lab up "$T/labs/panic"
+	expect 0 uml-lab down --force panic
 	wait_until 5 gone
 done
 

@@ -178,6 +178,11 @@ bool session_machine_runs(const struct session_machine *machine);
 /* Whether that of any of its machines does. */
 bool session_runs(const struct session *session);
 /* Brings states of machines whose supervisor died without a word up to date and sweeps what it left; saves. */
+int session_settle_killed(struct session *session, struct error *err);
+/*
+ * The same for who wants to change something: a machine that has ended is no hindrance, though its supervisor may stay a moment to
+ * tell why. It is waited for, about a second.
+ */
 int session_settle(struct session *session, struct error *err);
 
 enum session_wait { SESSION_WAIT_NONE, SESSION_WAIT_READY, SESSION_WAIT_LOGIN };

@@ -3,11 +3,16 @@
  * happened. Whoever looks next finds that the process named there is gone,
  * sweeps what it left, and writes down that it was killed.
  */
+#include <poll.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "uml-lab/base/cleanup.h"
+#include "uml-lab/base/log.h"
 #include "uml-lab/session/session_internal.h"
+
+#define ENDING_MS 5000	/* a supervisor that told its last state stays a second at most, for who wants to hear it */
 
 bool session_machine_runs(const struct session_machine *machine)
 {
@@ -67,7 +72,7 @@ static int settle_all(struct session *s, void *arg, struct error *err)
 	return 0;
 }
 
-int session_settle(struct session *session, struct error *err)
+int session_settle_killed(struct session *session, struct error *err)
 {
 	bool any = false;
 
@@ -78,4 +83,21 @@ int session_settle(struct session *session, struct error *err)
 	if (session_update(session->name, settle_all, NULL, err) < 0 || session_reload(session, err) < 0)
 		return -1;
 	return session_networks_end(session, err);
+}
+
+static void wait_ending(const struct session_machine *m)
+{
+	cleanup_close int pidfd = m->supervisor.pid ? (int)syscall(SYS_pidfd_open, m->supervisor.pid, 0) : -1;
+	struct pollfd p = {.fd = pidfd, .events = POLLIN};
+
+	if (pidfd >= 0 && session_machine_runs(m) && poll(&p, 1, ENDING_MS) == 0)
+		log_warn("%s has ended, but its supervisor has not within %d s", m->name, ENDING_MS / 1000);
+}
+
+int session_settle(struct session *session, struct error *err)
+{
+	for (size_t i = 0; i < session->machine_count; i++)
+		if (session->machines[i].ever_started && !claims_to_run(&session->machines[i]))
+			wait_ending(&session->machines[i]);
+	return session_settle_killed(session, err);
 }

@@ -144,7 +144,7 @@ json_t *session_status(struct session *session, struct error *err)
 	json_t *object, *machines;
 	int running = 0;
 
-	if (session_settle(session, err) < 0)
+	if (session_settle_killed(session, err) < 0)
 		return NULL;
 	object = json_object();
 	machines = json_array();
