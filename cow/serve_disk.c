@@ -251,10 +251,11 @@ static int serve_guest(struct serve_disk *d, const struct work *work, struct err
 
 static void tell_config(struct serve_disk *d)
 {
-	struct error err = ERROR_INIT;
+	struct error err;
 
 	if (!atomic_exchange(&d->config_changed, false))
 		return;
+	error_clear(&err);
 	if (d->guest && vhost_user_config_changed(d->guest, &err) == 0)
 		return;
 	if (d->guest)
@@ -317,9 +318,10 @@ void *serve_disk_run(void *arg)
 	serve_blk_device(d, &d->device);
 	d->device.queue_changed = queue_changed;
 	while (!atomic_load(&d->stop)) {
-		struct error err = ERROR_INIT;
+		struct error err; /* cleared, not zeroed, at each request: its text is longer than most of them */
 		struct work work = wait_for_work(d);
 
+		error_clear(&err);
 		tell_config(d);
 		if (d->guest && serve_guest(d, &work, &err))
 			drop_guest(d, &err);

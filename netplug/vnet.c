@@ -185,13 +185,9 @@ static size_t gather(struct vnet *v, const struct vring_chain *chain)
 static size_t take_next(struct vnet *v, struct vring_queue *q)
 {
 	struct vring_chain chain;
-	struct error err = ERROR_INIT;
-	int got = vring_pop(q, &chain, v->iov, VRING_CHAIN_MAX, &err);
 	size_t length;
 
-	if (got < 0)
-		log_warn("eth%u: %s", v->link.stats->port, err.message);
-	if (got <= 0)
+	if (!vnet_pop(v, q, &chain))
 		return 0;
 	length = gather(v, &chain);
 	vring_push(q, chain.head, 0);

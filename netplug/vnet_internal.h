@@ -77,6 +77,8 @@ static inline bool vnet_agreed(const struct vnet *v, unsigned feature)
 
 /* The queue to the guest, NULL while it can't be used. */
 struct vring_queue *vnet_receive_queue(struct vnet *v);
+/* Takes a request, its pieces in v->iov. false: there is none now, or the ring broke, which is logged. */
+bool vnet_pop(struct vnet *v, struct vring_queue *q, struct vring_chain *chain);
 /* Writes a frame into the guest's buffers, which the guest does not know before vnet_commit(). false: there are none for it now. */
 bool vnet_deliver(struct vnet *v, struct vring_queue *q, const uint8_t *frame, size_t length);
 /* Makes all packets known to the guest, which vhost_user_call() tells. */

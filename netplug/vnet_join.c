@@ -78,16 +78,24 @@ void vnet_commit(struct vnet *v)
 	vnet_forget(v);
 }
 
+bool vnet_pop(struct vnet *v, struct vring_queue *q, struct vring_chain *chain)
+{
+	struct error err; /* cleared, not zeroed: its text is as long as the guest's buffers are */
+	int got;
+
+	error_clear(&err);
+	got = vring_pop(q, chain, v->iov, VRING_CHAIN_MAX, &err);
+	if (got < 0)
+		log_warn("eth%u: %s", v->link.stats->port, err.message);
+	return got > 0;
+}
+
 /* Takes one more buffer for a packet. false: there is none now, or the ring broke. */
 static bool take_buffer(struct vnet *v, struct vring_queue *q, struct vnet_packet *p)
 {
 	struct vring_chain chain;
-	struct error err = ERROR_INIT;
-	int got = v->used_count < VRING_SIZE_MAX ? vring_pop(q, &chain, v->iov, VRING_CHAIN_MAX, &err) : 0;
 
-	if (got < 0)
-		log_warn("eth%u: %s", v->link.stats->port, err.message);
-	if (got <= 0)
+	if (v->used_count == VRING_SIZE_MAX || !vnet_pop(v, q, &chain))
 		return false;
 	p->room_count = 0;
 	for (int i = 0; i < chain.in_count && i < VNET_PIECES_MAX; i++)
