@@ -297,8 +297,10 @@ static void run_loop(struct agent *a)
 	struct source *s;
 	int timeout, n, i;
 	int64_t now;
+	sigset_t none;
 	bool more;
 
+	sigemptyset(&none);
 	while (a->link.fd >= 0) {
 		more = dispatch_frames(a);
 		now = guest_now_ms();
@@ -306,7 +308,7 @@ static void run_loop(struct agent *a)
 				  earlier(ready_tick(a, now), restore_tick(a, now)));
 		link_flush(a);
 		watch_by_load(a);
-		n = epoll_wait(a->epoll, ready, GUEST_COUNT(ready), more && !a->congested ? 0 : timeout);
+		n = epoll_pwait(a->epoll, ready, GUEST_COUNT(ready), more && !a->congested ? 0 : timeout, &none);
 		for (i = 0; i < n; i++) {
 			s = ready[i].data.ptr;
 			if (s->fd >= 0)
@@ -338,7 +340,7 @@ int agent_run(int link, int order_fd)
 	static struct agent a;
 
 	setsid();
-	signal(SIGTERM, SIG_IGN);
+	power_begin();
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGINT, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);

@@ -3,13 +3,18 @@
  *
  * How an init is told: systemd by a real-time signal (systemd(1), SIGNALS),
  * busybox by SIGUSR2 and SIGTERM (its init.c), and all others through the
- * poweroff program that they bring.
+ * poweroff program that they bring. Busybox's runs the image's shutdown actions,
+ * sends SIGTERM to everybody, sleeps a second, sends SIGKILL, sleeps another, and
+ * unmounts nothing. So its SIGTERM begins the agent's part: it waits until all have
+ * ended, and unmounts. Then it brings the machine down, if it knows what is wanted,
+ * since it was asked; a poweroff in the guest is init's.
  *
  * While file systems are frozen the agent must not write to one of them, or it
  * sleeps until somebody else thaws it, and nobody else can: so the descriptors
  * to thaw by are opened before, and the agent's own files lie in /proc and on
  * the serial line only.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -17,6 +22,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/klog.h>
@@ -31,10 +37,18 @@
 
 #define FREEZE_MAX 32
 #define END_GRACE_MS 2000	/* from SIGTERM to SIGKILL for what still runs at the end */
+#define BUSYBOX_GRACE_MS 800	/* the same, from busybox's init, which does it after 1000 */
+#define LOOK_MS 10		/* between two looks whether something does */
+#define STAT_MAX 512
+#define KERNEL_THREAD 0x200000	/* proc(5), stat: flags; the kernel's PF_KTHREAD */
 
 static int frozen[FREEZE_MAX];
 static int frozen_count;
 static struct timespec frozen_since;
+
+static volatile sig_atomic_t told_to_end;	/* by busybox's init, as everybody is */
+static bool asked, then_again;			/* to go down; to restart */
+static int64_t end_at;				/* when patience ends; 0: nobody was told yet, -1: all was done */
 
 /* Microseconds since the first was frozen. */
 static int64_t frozen_for(void)
@@ -56,11 +70,14 @@ int64_t power_thaw(void)
 	return was_frozen ? frozen_for() : 0;
 }
 
+static int end_tick(int64_t now);
+
 int power_tick(int64_t now)
 {
 	int64_t left;
 
-	(void)now;
+	if (told_to_end || asked)
+		return end_tick(now);
 	if (!frozen_count)
 		return -1;
 	left = FREEZE_LIMIT_MS - frozen_for() / 1000;
@@ -149,13 +166,66 @@ static void go_down(bool reboot_after)
 	reboot(reboot_after ? RB_AUTOBOOT : RB_POWER_OFF);
 }
 
+/* Whether anybody is left but init and ourselves. Shells at a terminal ignore SIGTERM: they are told as if it were gone, if so wished. */
+static bool anybody_left(bool hang_up)
+{
+	DIR *proc = opendir("/proc");
+	struct dirent *entry;
+	bool any = !proc;
+
+	while (proc && (entry = readdir(proc))) {
+		int pid = atoi(entry->d_name), session, terminal;
+		char path[32], *text, *fields, state;
+		unsigned flags;
+
+		snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+		text = pid > 1 && pid != getpid() ? guest_read_file(path, STAT_MAX, NULL) : NULL;
+		fields = text ? strrchr(text, ')') : NULL;
+		if (fields && sscanf(fields, ") %c %*d %*d %d %d %*d %u", &state, &session, &terminal, &flags) == 4 &&
+		    state != 'Z' && !(flags & KERNEL_THREAD)) {
+			any = true;
+			if (hang_up && terminal && session == pid)
+				kill(pid, SIGHUP);
+		}
+		free(text);
+	}
+	if (proc)
+		closedir(proc);
+	return any;
+}
+
+/* Milliseconds until the next look, -1: there is nothing left to do. */
+static int end_tick(int64_t now)
+{
+	bool any;
+
+	if (end_at < 0)
+		return -1;
+	if (!told_to_end)
+		return LOOK_MS;
+	any = anybody_left(!end_at);
+	if (!end_at) {
+		kill(-1, SIGCONT);
+		end_at = now + BUSYBOX_GRACE_MS;
+	}
+	if (any && now < end_at)
+		return LOOK_MS;
+	kill(-1, SIGKILL);
+	end_at = -1;
+	if (asked)
+		go_down(then_again);
+	sync();
+	unmount_all();
+	return -1;
+}
+
 void power_end(bool reboot_after)
 {
 	int64_t end = guest_now_ms() + END_GRACE_MS;
-	const struct timespec step = { .tv_nsec = 10 * 1000 * 1000 };
+	const struct timespec step = { .tv_nsec = LOOK_MS * 1000 * 1000 };
 
 	kill(-1, SIGTERM);
-	kill(-1, SIGHUP);	/* interactive shells ignore the other */
+	anybody_left(true);
 	kill(-1, SIGCONT);
 	while (guest_now_ms() < end && (waitpid(-1, NULL, WNOHANG) >= 0 || errno != ECHILD))
 		nanosleep(&step, NULL);
@@ -169,6 +239,7 @@ void power_end(bool reboot_after)
 static void run_program(bool reboot_after)
 {
 	const char *name = reboot_after ? "reboot" : "poweroff";
+	sigset_t none;
 	pid_t pid = fork();
 
 	if (pid > 0)
@@ -179,6 +250,8 @@ static void run_program(bool reboot_after)
 		_exit(0);
 	setsid();
 	signal(SIGTERM, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
 	execlp("openrc-shutdown", "openrc-shutdown", reboot_after ? "-r" : "-p", "now", NULL);
 	execlp(name, name, NULL);
 	execlp("busybox", "busybox", name, NULL);
@@ -209,6 +282,31 @@ static void hush_kernel(void)
 	klogctl(CONSOLE_LEVEL, NULL, EMERGENCIES);
 }
 
+static void on_term(int signo, siginfo_t *info, void *context)
+{
+	(void)signo;
+	(void)context;
+	if (info->si_pid == 1 && init_is_busybox())
+		told_to_end = true;
+}
+
+void power_begin(void)
+{
+	struct sigaction action = { .sa_sigaction = on_term, .sa_flags = SA_SIGINFO };
+
+	sigaction(SIGTERM, &action, NULL);
+	sigemptyset(&action.sa_mask);
+	sigaddset(&action.sa_mask, SIGTERM);
+	sigprocmask(SIG_BLOCK, &action.sa_mask, NULL);
+}
+
+static void tell_busybox(bool reboot_after)
+{
+	asked = true;
+	then_again = reboot_after;
+	kill(1, reboot_after ? SIGTERM : SIGUSR2);
+}
+
 void power_shut_down(const struct agent *a, bool reboot_after)
 {
 	hush_kernel();
@@ -221,8 +319,10 @@ void power_shut_down(const struct agent *a, bool reboot_after)
 		go_down(reboot_after);
 	else if (a->systemd)
 		kill(1, SIGRTMIN + (reboot_after ? 5 : 4));
-	else if (!a->own_init && !init_is_busybox())
-		run_program(reboot_after);
-	else
+	else if (a->own_init)
 		kill(1, reboot_after ? SIGTERM : SIGUSR2);
+	else if (init_is_busybox())
+		tell_busybox(reboot_after);
+	else
+		run_program(reboot_after);
 }
