@@ -21,6 +21,7 @@ try() {
 	if ! "$test" "$2" "$dir/disk" "$dir" "$4" >"$dir/out" 2>&1; then
 		cat "$dir/out"
 		tail -n 40 "$dir/log"
+		grep ^FAIL "$dir/out"
 		fail "$1 on $2"
 	fi
 	grep -E '^(kernel|time|rate)' "$dir/out"
