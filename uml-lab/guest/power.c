@@ -166,7 +166,7 @@ static void go_down(bool reboot_after)
 	reboot(reboot_after ? RB_AUTOBOOT : RB_POWER_OFF);
 }
 
-/* Whether anybody is left but init and ourselves. Shells at a terminal ignore SIGTERM: they are told as if it were gone, if so wished. */
+/* Whether anybody is left but init and ourselves. Shells at a terminal ignore SIGTERM: hang_up tells them as if it were gone. */
 static bool anybody_left(bool hang_up)
 {
 	DIR *proc = opendir("/proc");

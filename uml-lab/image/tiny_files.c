@@ -28,7 +28,7 @@ static const char rc_script[] = "#!/bin/sh\n"
 				"[ -x /etc/rc.local ] && /etc/rc.local\n"
 				"exit 0\n";
 
-/* tty0, not the console: only a real terminal can control jobs. The agent unmounts all, after the last has ended (guest/power.c). */
+/* tty0, not the console: only a real terminal can control jobs. The agent unmounts, after the last has ended (guest/power.c). */
 static const char inittab[] = "::sysinit:/etc/init.d/rcS\n"
 			      "tty0::respawn:-/bin/sh\n"
 			      "::ctrlaltdel:/sbin/poweroff\n";
