@@ -4,6 +4,13 @@
 need curl
 
 page() { curl -s -m 5 "http://127.0.0.1:$1/"; }
+# Nobody who looks at the console while it goes down is alarmed.
+undisturbed() {
+	expect 0 uml-lab log first-steps
+	says "Reached target"
+	says_not FAILED
+	says_not "I/O error"
+}
 
 cp -R "$UML_LAB_SOURCE/labs/first-steps" "$T/"
 for k in $(kernels); do
@@ -39,9 +46,12 @@ for k in $(kernels); do
 	# A clean stop: the journal of the file system is empty, and the service starts by itself next time.
 	expect 0 uml-lab down first-steps
 	e2fsck_overlay first-steps server
+	undisturbed
 	up "$T/first-steps"
 	expect 0 uml-lab exec first-steps -- systemctl is-active nginx
 	expect 0 uml-lab reset first-steps --yes
 	expect 1 uml-lab exec first-steps -- grep ada /etc/passwd
-	expect 0 uml-lab down first-steps
+	run uml-lab exec first-steps -- poweroff
+	wait_until 30 sh -c 'uml-lab status first-steps | grep -q stopped'
+	undisturbed
 done

@@ -194,6 +194,17 @@ static bool anybody_left(bool hang_up)
 	return any;
 }
 
+/*
+ * When all is over the kernel takes its virtio disks away from under their file systems (virtio_uml.c is ended as if
+ * it were a module), and 7.2 complains at length about I/O errors of what was written long before. Nobody shall be alarmed.
+ */
+static void hush_kernel(void)
+{
+	enum { CONSOLE_LEVEL = 8, EMERGENCIES = 1 }; /* syslog(2): a panic is still shown */
+
+	klogctl(CONSOLE_LEVEL, NULL, EMERGENCIES);
+}
+
 /* Milliseconds until the next look, -1: there is nothing left to do. */
 static int end_tick(int64_t now)
 {
@@ -205,6 +216,7 @@ static int end_tick(int64_t now)
 		return LOOK_MS;
 	any = anybody_left(!end_at);
 	if (!end_at) {
+		hush_kernel();
 		kill(-1, SIGCONT);
 		end_at = now + BUSYBOX_GRACE_MS;
 	}
@@ -269,17 +281,6 @@ static bool init_is_busybox(void)
 		return false;
 	exe[n] = '\0';
 	return strstr(exe, "busybox") != NULL;
-}
-
-/*
- * When all is over the kernel takes its virtio disks away from under their file systems (virtio_uml.c is ended as if
- * it were a module), and 7.2 complains at length about I/O errors of what was written long before. Nobody shall be alarmed.
- */
-static void hush_kernel(void)
-{
-	enum { CONSOLE_LEVEL = 8, EMERGENCIES = 1 }; /* syslog(2): a panic is still shown */
-
-	klogctl(CONSOLE_LEVEL, NULL, EMERGENCIES);
 }
 
 static void on_term(int signo, siginfo_t *info, void *context)

@@ -191,6 +191,31 @@ static void write_networkd(const struct config *c, mount_note_fn note, void *arg
 	}
 }
 
+/*
+ * Where the kernel's modules are mounted (mount.c). Who would unmount that with all else at the end finds it in use by
+ * systemd-udevd, which goes down later, and tells of a failure in red: it is left to systemd-shutdown. Dashed names stand for all
+ * units below (systemd.unit(5)).
+ */
+static void write_mount_units(mount_note_fn note, void *arg)
+{
+	static const char text[] = "[Unit]\nDefaultDependencies=no\n";
+	static const char *const below[] = { "", "-" };
+	char path[128], target[PATH_MAX];
+	const char *prefix;
+	struct fault f;
+
+	if (access("/lib/systemd/systemd", X_OK) < 0 || !mount_is_point("/run") || !realpath("/lib/modules", target))
+		return;
+	prefix = strcmp(target, "/usr/lib/modules") ? "" : "usr-";
+	for (size_t i = 0; i < GUEST_COUNT(below); i++) {
+		snprintf(path, sizeof(path), "/run/systemd/system/%slib-modules%s.mount.d", prefix, below[i]);
+		guest_mkdir_p(path);
+		snprintf(path, sizeof(path), "/run/systemd/system/%slib-modules%s.mount.d/uml-lab.conf", prefix, below[i]);
+		if (guest_put_file(path, text, sizeof(text) - 1, 0644, &f) < 0)
+			note(arg, f.text);
+	}
+}
+
 void settings_apply(const struct config *c, bool first, mount_note_fn note, void *arg)
 {
 	set_hostname(c, first, note, arg);
@@ -199,4 +224,6 @@ void settings_apply(const struct config *c, bool first, mount_note_fn note, void
 		write_resolv(c, note, arg);
 	}
 	write_networkd(c, note, arg);
+	if (c->modules[0])
+		write_mount_units(note, arg);
 }

@@ -63,6 +63,10 @@ static const char udev_trigger[] = "[Service]\n"
 /* No virtual terminals to start logins on. */
 static const char logind[] = "[Login]\nNAutoVTs=0\nReserveVT=0\n";
 
+/* Run last of all. What the kernel says of its disks, when it takes them away from under their file systems, is of no use. */
+static const char hush[] = "#!/bin/sh\n"
+			   "echo 1 >/proc/sys/kernel/printk\n";
+
 static const char hosts[] = "127.0.0.1\tlocalhost\n"
 			    "::1\tlocalhost ip6-localhost ip6-loopback\n"
 			    "ff02::1\tip6-allnodes\n"
@@ -92,6 +96,8 @@ const struct image_file debian_files[] = {
 	IMAGE_FILE("etc/systemd/system/uml-lab-ssh-keys.service", 0644, ssh_keys),
 	IMAGE_LINK("etc/systemd/system/multi-user.target.wants/uml-lab-ssh-keys.service",
 		   "/etc/systemd/system/uml-lab-ssh-keys.service"),
+
+	IMAGE_FILE("usr/lib/systemd/system-shutdown/uml-lab", 0755, hush),
 
 	IMAGE_FOLDER("etc/systemd/system/systemd-udev-trigger.service.d", 0755),
 	IMAGE_FILE("etc/systemd/system/systemd-udev-trigger.service.d/uml-lab.conf", 0644, udev_trigger),
